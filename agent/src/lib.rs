@@ -1,0 +1,1 @@
+//! longshore-agent: the kubelet's part on one machine.

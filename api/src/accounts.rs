@@ -1,0 +1,1 @@
+//! Account API types: requests and answers of `/v1/…`.

@@ -1,0 +1,9 @@
+//! The brain: controllers and scheduler as pure functions over an indexed view of a cluster.
+//!
+//! Nothing here awaits, reads a clock, draws a random number, or knows HTTP or SQL: time and seeds are arguments.
+
+pub mod action;
+pub mod projection;
+
+pub use action::{Action, EventType, Outcome};
+pub use projection::Projection;

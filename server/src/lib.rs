@@ -1,0 +1,12 @@
+//! longshore-server: Kubernetes's API for many tenants on one Postgres.
+//!
+//! The rooms, and what may know what (a room may use those below it, never one above):
+//! `gateway` and `cluster` → `apiserver` → `resources`, `accounts` → `store`. Only `store` and `accounts` hold SQL; only
+//! `apiserver`, `accounts` and `gateway` know HTTP.
+
+pub mod accounts;
+pub mod apiserver;
+pub mod cluster;
+pub mod gateway;
+pub mod resources;
+pub mod store;
