@@ -94,7 +94,9 @@ pub fn qualified_name(s: &str) -> Vec<String> {
             name
         }
         _ => {
-            wrong.push(format!("a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
+            wrong.push(format!(
+                "a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            ));
             return wrong;
         }
     };

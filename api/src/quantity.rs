@@ -31,7 +31,8 @@ impl Quantity {
 
     /// The error is Kubernetes's sentence for validation messages.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const WRONG: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+        const WRONG: &str =
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
         let (sign, body) = match text.as_bytes().first() {
             Some(b'-') => (-1, &text[1..]),
             Some(b'+') => (1, &text[1..]),

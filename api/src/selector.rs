@@ -141,8 +141,8 @@ impl FieldSelector {
             if term.is_empty() {
                 continue;
             }
-            let (field, value, equal) = split_term(term)
-                .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{term}'"))?;
+            let (field, value, equal) =
+                split_term(term).ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{term}'"))?;
             all.push(FieldRequirement { field: field.into(), value: unescape(value)?, equal });
         }
         Ok(Self(all))
@@ -190,7 +190,12 @@ fn unescape(value: &str) -> Result<String, String> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                other => return Err(format!("invalid field selector: invalid escape sequence: \\{}", other.map(String::from).unwrap_or_default())),
+                other => {
+                    return Err(format!(
+                        "invalid field selector: invalid escape sequence: \\{}",
+                        other.map(String::from).unwrap_or_default()
+                    ));
+                }
             },
             '=' => return Err("invalid field selector: unescaped rune in value".into()),
             c => out.push(c),
@@ -249,7 +254,11 @@ impl<'a> Parser<'a> {
             Some(word) => {
                 let wrong = crate::names::label_value(word);
                 if !wrong.is_empty() {
-                    return Err(self.error(&format!("values[0][{}]: Invalid value: {word:?}: {}", self.text, wrong.join("; "))));
+                    return Err(self.error(&format!(
+                        "values[0][{}]: Invalid value: {word:?}: {}",
+                        self.text,
+                        wrong.join("; ")
+                    )));
                 }
                 self.token();
                 Ok(word.to_string())
@@ -283,9 +292,7 @@ impl<'a> Parser<'a> {
                 let values = self.values()?;
                 Ok(if op == "in" { Requirement::In(key, values) } else { Requirement::NotIn(key, values) })
             }
-            Some(other) => {
-                Err(self.error(&format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")))
-            }
+            Some(other) => Err(self.error(&format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt"))),
         }
     }
 
@@ -318,7 +325,8 @@ mod tests {
     #[test]
     fn matches_label_selectors() {
         let web = labels(&[("app", "web"), ("tier", "3")]);
-        for yes in ["", "app", "app=web", "app == web", "app in (api, web)", "x!=y", "!x", "tier>2", "app notin (api)"] {
+        for yes in ["", "app", "app=web", "app == web", "app in (api, web)", "x!=y", "!x", "tier>2", "app notin (api)"]
+        {
             assert!(LabelSelector::parse(yes).unwrap().matches(&web), "{yes}");
         }
         for no in ["app=api", "x", "!app", "tier<3", "app in (api)", "x=", "app!=web"] {

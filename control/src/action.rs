@@ -27,14 +27,41 @@ pub enum Propagation {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Creates `object` (whole, with `generateName` or `name`).
-    Create { resource: &'static str, namespace: String, object: Value },
+    Create {
+        resource: &'static str,
+        namespace: String,
+        object: Value,
+    },
     /// A JSON merge patch, refused when the object is no longer the one (`uid`) or, where given, no longer at `revision`.
-    Patch { key: ObjectKey, subresource: Option<&'static str>, uid: String, revision: Option<i64>, patch: Value },
-    Delete { key: ObjectKey, uid: String, grace_seconds: Option<i64>, propagation: Option<Propagation> },
+    Patch {
+        key: ObjectKey,
+        subresource: Option<&'static str>,
+        uid: String,
+        revision: Option<i64>,
+        patch: Value,
+    },
+    Delete {
+        key: ObjectKey,
+        uid: String,
+        grace_seconds: Option<i64>,
+        propagation: Option<Propagation>,
+    },
     /// Binds a pod to a node; conditions and `spec.nodeName` are set in one write.
-    Bind { namespace: String, name: String, uid: String, node: String },
+    Bind {
+        namespace: String,
+        name: String,
+        uid: String,
+        node: String,
+    },
     /// An Event about an object; repeated ones are folded by the server as client-go's recorder does.
-    Event { about: ObjectKey, uid: String, kind: EventType, reason: &'static str, message: String, component: &'static str },
+    Event {
+        about: ObjectKey,
+        uid: String,
+        kind: EventType,
+        reason: &'static str,
+        message: String,
+        component: &'static str,
+    },
 }
 
 /// The answer of one look at one key.

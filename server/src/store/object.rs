@@ -84,12 +84,14 @@ impl Draft {
         }
         tail.push(b'}');
         let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
-        let labels = metadata.get("labels").and_then(Value::as_object).map(|all| {
-            all.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
-        });
-        let owners = metadata.get("ownerReferences").and_then(Value::as_array).map(|all| {
-            all.iter().filter_map(|o| o.get("uid").and_then(Value::as_str)).map(Arc::from).collect()
-        });
+        let labels = metadata
+            .get("labels")
+            .and_then(Value::as_object)
+            .map(|all| all.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect());
+        let owners = metadata
+            .get("ownerReferences")
+            .and_then(Value::as_array)
+            .map(|all| all.iter().filter_map(|o| o.get("uid").and_then(Value::as_str)).map(Arc::from).collect());
         let uid = Arc::from(text("uid"));
         let (labels, owners) = (labels.unwrap_or_default(), owners.unwrap_or_default());
         Self { key, uid, head, tail, labels, fields, owners, projection }
