@@ -1,4 +1,25 @@
 //! The kinds: each is data and a few pure functions, in a file of its own. The machinery in `apiserver` is written once.
+//!
+//! A kind's functions take trees (`serde_json::Value`) in its storage version. Defaults work on the tree itself, so that
+//! nothing a client sent is lost on the way; validation reads typed structs of `k8s-openapi`, so that a misspelt field name
+//! is a compile error here. To add a kind: a file with a `pub static RESOURCE`, and a line in `REGISTRY`.
+
+pub mod config_map;
+pub mod deployment;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod event;
+pub mod lease;
+pub mod namespace;
+pub mod node;
+pub mod pod;
+mod registry;
+pub mod replica_set;
+pub mod secret;
+pub mod service;
+pub mod service_account;
+
+pub use registry::{Registry, registry};
 
 use longshore_api::field;
 use longshore_api::meta::GroupResource;
@@ -53,11 +74,75 @@ pub struct Resource {
     pub fields: fn(&Value) -> BTreeMap<&'static str, String>,
     /// What happens at deletion: a grace period in seconds where the kind has one (pods), decided from object and request.
     pub grace: Option<fn(object: &Value, requested: Option<i64>) -> i64>,
-    /// `background` for most; what a delete without `propagationPolicy` does.
+    /// What a delete without `propagationPolicy` does: `Background`, `Foreground` or `Orphan`.
     pub default_propagation: &'static str,
-    /// How the storage hash name appears in aggregated discovery and whether its data is sealed at rest (Secret).
+    /// Whether its data is sealed at rest (Secret).
     pub sealed: bool,
+    /// Set for a kind that is another view of a stored one (events.k8s.io/v1 of core/v1 events): where its objects lie, and
+    /// the way there and back. Every other function of such a kind still speaks of trees in the storage version.
+    pub stored: Option<Stored>,
+    /// Whether tables of this kind begin with the column Name, which the machinery adds. Events carry theirs last.
+    pub name_column: bool,
+    /// `conditions` of a table's row: that a pod has come to its end.
+    pub row_conditions: fn(&Value) -> Vec<Value>,
+    /// How the `scale` subresource reads and writes the kind.
+    pub scale: Option<Scale>,
 }
+
+/// A kind kept as another one.
+#[derive(Clone, Copy)]
+pub struct Stored {
+    pub resource: &'static Resource,
+    /// From this kind's tree to the stored one's; `apiVersion` included.
+    pub to_storage: fn(Value) -> Value,
+    pub from_storage: fn(Value) -> Value,
+}
+
+/// The accessors behind `scale`.
+#[derive(Clone, Copy)]
+pub struct Scale {
+    /// `spec.replicas`.
+    pub desired: fn(&Value) -> i32,
+    /// `status.replicas`.
+    pub current: fn(&Value) -> i32,
+    /// `status.selector`: the label selector as a query string.
+    pub selector: fn(&Value) -> String,
+    pub set: fn(&mut Value, i32),
+}
+
+/// What a kind without anything special is: defaults nothing, refuses nothing, shows its age.
+pub const BASE: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "",
+    list_kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+    subresources: &[],
+    type_name: "",
+    columns: &[],
+    cells: |_, _| Vec::new(),
+    name_rule: longshore_api::names::dns1123_subdomain,
+    default: |_| {},
+    prepare_create: |_, _| {},
+    prepare_update: |_, _, _| {},
+    validate: |_| Vec::new(),
+    validate_update: |_, _| Vec::new(),
+    validate_status_update: |_, _| Vec::new(),
+    warnings: |_, _| Vec::new(),
+    fields: |_| BTreeMap::new(),
+    grace: None,
+    default_propagation: "Background",
+    sealed: false,
+    stored: None,
+    name_column: true,
+    row_conditions: |_| Vec::new(),
+    scale: None,
+};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
@@ -81,13 +166,25 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
+impl Subresource {
+    /// `status` of a kind: speaks the kind itself.
+    const fn status(group: &'static str, kind: &'static str) -> Self {
+        Self { name: "status", group, version: "v1", kind, verbs: &["get", "patch", "update"] }
+    }
+    const SCALE: Self =
+        Self { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: &["get", "patch", "update"] };
+}
+
 impl Resource {
     pub fn group_resource(&self) -> GroupResource {
         GroupResource::new(self.group, self.plural)
     }
     /// The name under which the store keeps it: `deployments.apps`.
     pub fn store_name(&self) -> String {
-        self.group_resource().to_string()
+        match &self.stored {
+            Some(stored) => stored.resource.store_name(),
+            None => self.group_resource().to_string(),
+        }
     }
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
