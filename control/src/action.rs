@@ -2,19 +2,35 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// An object's coordinates: `resource` is `pods` or `deployments.apps`; `namespace` is empty for cluster-scoped kinds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    pub resource: &'static str,
+    pub resource: Cow<'static, str>,
     pub namespace: String,
     pub name: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl ObjectKey {
+    pub fn new(resource: impl Into<Cow<'static, str>>, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { resource: resource.into(), namespace: namespace.into(), name: name.into() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventType {
     Normal,
     Warning,
+}
+
+impl EventType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +38,15 @@ pub enum Propagation {
     Background,
     Foreground,
     Orphan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchKind {
+    /// JSON merge patch: lists are replaced whole.
+    Merge,
+    /// Strategic merge patch: lists of conditions and the like are merged by their key, so that who writes one condition
+    /// need not know the others.
+    Strategic,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -32,12 +57,13 @@ pub enum Action {
         namespace: String,
         object: Value,
     },
-    /// A JSON merge patch, refused when the object is no longer the one (`uid`) or, where given, no longer at `revision`.
+    /// Refused when the object is no longer the one (`uid`) or, where given, no longer at `revision`.
     Patch {
         key: ObjectKey,
         subresource: Option<&'static str>,
         uid: String,
         revision: Option<i64>,
+        kind: PatchKind,
         patch: Value,
     },
     Delete {
@@ -45,6 +71,11 @@ pub enum Action {
         uid: String,
         grace_seconds: Option<i64>,
         propagation: Option<Propagation>,
+    },
+    /// Takes `kubernetes` off `spec.finalizers` of a namespace whose content is gone.
+    FinalizeNamespace {
+        name: String,
+        uid: String,
     },
     /// Binds a pod to a node; conditions and `spec.nodeName` are set in one write.
     Bind {
@@ -54,14 +85,19 @@ pub enum Action {
         node: String,
     },
     /// An Event about an object; repeated ones are folded by the server as client-go's recorder does.
-    Event {
-        about: ObjectKey,
-        uid: String,
-        kind: EventType,
-        reason: &'static str,
-        message: String,
-        component: &'static str,
-    },
+    Event(Event),
+}
+
+/// Something worth telling people about an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub about: ObjectKey,
+    pub uid: String,
+    pub kind: EventType,
+    pub reason: &'static str,
+    pub message: String,
+    /// `deployment-controller`, `default-scheduler`, …
+    pub component: &'static str,
 }
 
 /// The answer of one look at one key.

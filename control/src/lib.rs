@@ -5,5 +5,5 @@
 pub mod action;
 pub mod projection;
 
-pub use action::{Action, EventType, Outcome};
+pub use action::{Action, Event, EventType, ObjectKey, Outcome, PatchKind, Propagation};
 pub use projection::Projection;
