@@ -1,0 +1,35 @@
+//! One node: its Node object, its pods, its kubelet API; wired together from what joining and connecting gave.
+
+use crate::kubelet::Kubelet;
+use crate::pods::network::Network;
+use crate::runtime::Runtime;
+use longshore_api::ids::{ClusterId, NodeId};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// All that a node is made of. The connection gives `client`, the join gave the ids, `main` picks runtime and network.
+pub struct Parts {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// The Node's name in the cluster.
+    pub name: String,
+    /// Reaches the cluster's Kubernetes API as `system:node:<name>`; requests fail (not hang) while the tunnel is down.
+    pub client: kube::Client,
+    pub runtime: Arc<dyn Runtime>,
+    pub network: Arc<dyn Network>,
+    /// This node's own folder; pods' volumes lie below it.
+    pub data_dir: PathBuf,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A node at work. Dropping it stops its tasks and leaves its containers running.
+pub struct NodeAgent {
+    pub kubelet: Kubelet,
+}
+
+impl NodeAgent {
+    pub fn start(_parts: Parts) -> NodeAgent {
+        NodeAgent { kubelet: Kubelet {} }
+    }
+}

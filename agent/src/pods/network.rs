@@ -1,0 +1,31 @@
+//! What a pod wants from the network: an address in its own namespace. Made by [`crate::network`]; a fake in tests.
+
+use futures::future::BoxFuture;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// Not yet: this node has no slice of the pod range so far. The pod waits as `ContainerCreating`.
+    #[error("network is not ready: {0}")]
+    NotReady(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+pub trait Network: Send + Sync + 'static {
+    /// Gives the namespace at `netns` (a path below /proc) its address, routes and interface `eth0`. Idempotent: asked
+    /// again for the same pod it answers the same address as long as the agent's data lives, and mends what is missing;
+    /// a new namespace of the same pod (its sandbox was made anew) replaces the old one.
+    fn attach<'a>(&'a self, pod_uid: &'a str, netns: PathBuf) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>>;
+    /// Gives the address back. Fine when it is gone already.
+    fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), NetworkError>>;
+    /// Called once at start with the pods whose sandboxes still run: everything else may be given back.
+    fn retain<'a>(&'a self, pod_uids: Vec<String>) -> BoxFuture<'a, Result<(), NetworkError>>;
+    /// `spec.podCIDR` of this node's Node object, as soon as it is seen (and again after each change).
+    fn set_range(&self, pod_cidr: &str);
+    /// Why pods can't have addresses yet, for the node's Ready condition; `None` when they can.
+    fn not_ready(&self) -> Option<String>;
+    /// The cluster's name servers, as pods reach them; empty until there are any.
+    fn dns_servers(&self) -> Vec<IpAddr>;
+}

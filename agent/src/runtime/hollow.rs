@@ -1,0 +1,1 @@
+//! Pretended containers.
