@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod field;
 pub mod ids;
+pub mod join_token;
 pub mod meta;
 pub mod names;
 pub mod node;

@@ -8,5 +8,6 @@ pub mod accounts;
 pub mod apiserver;
 pub mod cluster;
 pub mod gateway;
+pub mod process;
 pub mod resources;
 pub mod store;
