@@ -259,7 +259,9 @@ pub fn refusal(identity: &Identity, asked: &Attributes, why: &str) -> String {
             "" => asked.resource.clone(),
             subresource => format!("{}/{subresource}", asked.resource),
         };
-        let place = match asked.namespace.as_str() {
+        // A namespace counts as lying in itself.
+        let namespace = if asked.resource == "namespaces" { &asked.name } else { &asked.namespace };
+        let place = match namespace.as_str() {
             "" => "at the cluster scope".to_string(),
             namespace => format!("in the namespace {namespace:?}"),
         };

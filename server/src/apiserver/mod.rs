@@ -6,6 +6,11 @@
 //! shape than `Status`.
 
 pub mod authorize;
+pub mod metadata;
+pub mod request;
+pub mod negotiate;
+pub mod discovery;
+pub mod render;
 pub mod node_proxy;
 pub mod options;
 pub mod tokens;
