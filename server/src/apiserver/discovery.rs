@@ -77,7 +77,9 @@ const ORDER: [&str; 7] = [
 pub fn group_versions(registry: &Registry) -> Vec<(&'static str, &'static str)> {
     let mut all: Vec<(&str, &str)> =
         registry.all().map(|r| (r.group, r.version)).chain(VIRTUAL.iter().map(|v| (v.group, v.version))).collect();
-    all.sort_by_key(|(group, version)| (ORDER.iter().position(|g| g == group).unwrap_or(ORDER.len()), *group, *version));
+    all.sort_by_key(|(group, version)| {
+        (ORDER.iter().position(|g| g == group).unwrap_or(ORDER.len()), *group, *version)
+    });
     all.dedup();
     all
 }
@@ -94,7 +96,8 @@ pub fn document(registry: &Registry, path: &str, form: DiscoveryForm) -> Option<
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
         })),
         (["apis"], DiscoveryForm::Plain) => {
-            let groups: Vec<Value> = names(registry).filter(|g| !g.is_empty()).map(|g| api_group(registry, g)).collect();
+            let groups: Vec<Value> =
+                names(registry).filter(|g| !g.is_empty()).map(|g| api_group(registry, g)).collect();
             Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         }
         (["apis", group], _) => {
@@ -244,7 +247,8 @@ mod tests {
             document(registry(), "/apis", DiscoveryForm::Aggregated).unwrap(),
         ];
         for r in registry().all() {
-            let base = if r.group.is_empty() { "/api/v1".to_string() } else { format!("/apis/{}/{}", r.group, r.version) };
+            let base =
+                if r.group.is_empty() { "/api/v1".to_string() } else { format!("/apis/{}/{}", r.group, r.version) };
             let list = document(registry(), &base, DiscoveryForm::Plain).unwrap();
             assert!(list["resources"].as_array().unwrap().iter().any(|e| e["name"] == r.plural), "{}", r.kind);
             let listed = aggregated.iter().flat_map(|d| d["items"].as_array().unwrap()).any(|group| {
@@ -257,7 +261,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_has_no_document() {
-        for path in ["/apis/rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io", "/api/v2", "/apis/apps/v2", "/x"] {
+        for path in
+            ["/apis/rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io", "/api/v2", "/apis/apps/v2", "/x"]
+        {
             assert!(document(registry(), path, DiscoveryForm::Plain).is_none(), "{path}");
         }
     }

@@ -48,7 +48,10 @@ pub fn of(tree: &mut Value) -> &mut Map<String, Value> {
 }
 
 pub fn finalizers(tree: &Value) -> Vec<&str> {
-    tree["metadata"]["finalizers"].as_array().map(|all| all.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+    tree["metadata"]["finalizers"]
+        .as_array()
+        .map(|all| all.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default()
 }
 
 pub fn set_finalizers(tree: &mut Value, finalizers: &[&str]) {
@@ -71,8 +74,14 @@ pub fn generated_name(base: &str, mut random: impl FnMut() -> u32) -> String {
 /// On create: what only the server sets is set, what it keeps for itself is dropped. The name is the caller's to make.
 pub fn fill_create(tree: &mut Value, namespace: &str, uid: String, now: Timestamp) {
     let metadata = of(tree);
-    for own in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation", "resourceVersion"]
-    {
+    for own in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "managedFields",
+        "generation",
+        "resourceVersion",
+    ] {
         metadata.remove(own);
     }
     metadata.insert("uid".into(), uid.into());
@@ -221,7 +230,11 @@ fn validate_owners(at: &Path, owners: &Value, errors: &mut Vec<Error>) {
                 errors.push(Error::invalid(&at_owner.child("apiVersion"), api_version, "version must not be empty"));
             }
             Ok(gv) if gv.group.is_empty() && gv.version == "v1" && field("kind") == "Event" => {
-                errors.push(Error::invalid(&at_owner, owner.clone(), "/v1, Kind=Event is disallowed from being an owner"));
+                errors.push(Error::invalid(
+                    &at_owner,
+                    owner.clone(),
+                    "/v1, Kind=Event is disallowed from being an owner",
+                ));
             }
             Ok(_) => {}
             Err(why) => errors.push(Error::invalid(&at_owner.child("apiVersion"), api_version, why)),
@@ -289,9 +302,14 @@ mod tests {
 
     #[test]
     fn metadata_is_refused_in_kubernetes_words() {
-        assert_eq!(problems(json!({"namespace": "n"})), ["metadata.name: Required value: name or generateName is required"]);
+        assert_eq!(
+            problems(json!({"namespace": "n"})),
+            ["metadata.name: Required value: name or generateName is required"]
+        );
         assert!(problems(json!({"name": "a", "namespace": "n", "generateName": "b-"})).is_empty());
-        let wrong = problems(json!({"name": "A", "namespace": "n", "labels": {"a": "-"}, "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]}));
+        let wrong = problems(
+            json!({"name": "A", "namespace": "n", "labels": {"a": "-"}, "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]}),
+        );
         assert!(wrong[0].starts_with("metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain"));
         assert!(wrong[1].starts_with("metadata.labels: Invalid value: \"-\""));
         assert_eq!(wrong[2], "metadata.ownerReferences[0].uid: Invalid value: \"\": must not be empty");

@@ -6,13 +6,13 @@
 //! shape than `Status`.
 
 pub mod authorize;
-pub mod metadata;
-pub mod request;
-pub mod negotiate;
 pub mod discovery;
-pub mod render;
+pub mod metadata;
+pub mod negotiate;
 pub mod node_proxy;
 pub mod options;
+pub mod render;
+pub mod request;
 pub mod tokens;
 
 pub use node_proxy::NodeProxy;

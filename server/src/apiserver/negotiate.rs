@@ -160,7 +160,10 @@ pub fn include(text: &str) -> Result<Include, Status> {
 
 /// Whether the client takes gzip (`Accept-Encoding`).
 pub fn takes_gzip(accept_encoding: &str) -> bool {
-    accept_encoding.split(',').filter_map(|c| Clause::parse(c.trim())).any(|c| c.media_type == "gzip" && c.quality > 0.0)
+    accept_encoding
+        .split(',')
+        .filter_map(|c| Clause::parse(c.trim()))
+        .any(|c| c.media_type == "gzip" && c.quality > 0.0)
 }
 
 #[cfg(test)]
@@ -176,7 +179,9 @@ mod tests {
         assert_eq!(of(TABLE), (Encoding::Json, Transform::Table(Include::Metadata)));
         assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), (Encoding::Json, Transform::None));
         assert_eq!(
-            of("application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"),
+            of(
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+            ),
             (Encoding::Json, Transform::PartialMetadata)
         );
         assert_eq!(of("application/json;q=0.1, application/yaml"), (Encoding::Yaml, Transform::None));

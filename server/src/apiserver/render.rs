@@ -33,7 +33,10 @@ pub enum WatchEvent {
     Modified(Arc<Object>),
     Deleted(Arc<Object>),
     /// Nothing to tell up to here; `initial_end` marks the end of the state that was sent first.
-    Bookmark { revision: Revision, initial_end: bool },
+    Bookmark {
+        revision: Revision,
+        initial_end: bool,
+    },
     /// The last event of a watch.
     Error(Status),
 }
@@ -245,7 +248,10 @@ fn list_meta(meta: &ListMeta) -> Value {
 
 fn framed(head: &Value, list_meta: &Value, items: impl Iterator<Item = (Bytes, Bytes)>) -> Vec<Bytes> {
     let mut out = Vec::with_capacity(items.size_hint().0 * 3 + 2);
-    let open = format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{list_meta},\"items\":[", head["kind"], head["apiVersion"]);
+    let open = format!(
+        "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{list_meta},\"items\":[",
+        head["kind"], head["apiVersion"]
+    );
     out.push(Bytes::from(open));
     for (i, (before, item)) in items.enumerate() {
         if i > 0 {
@@ -384,7 +390,8 @@ mod tests {
     #[test]
     fn an_event_is_shown_in_the_version_that_is_asked_for() {
         let core = registry().by_path("", "v1", "events").unwrap();
-        let object = stored(core, json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "message": "m"}));
+        let object =
+            stored(core, json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "message": "m"}));
         let shown: Value =
             serde_json::from_slice(&view(("events.k8s.io", "events"), Transform::None).object(&object)).unwrap();
         assert_eq!((&shown["apiVersion"], &shown["note"]), (&json!("events.k8s.io/v1"), &json!("m")));
