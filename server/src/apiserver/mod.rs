@@ -6,13 +6,16 @@
 //! shape than `Status`.
 
 pub mod authorize;
+pub mod decode;
 pub mod discovery;
 pub mod metadata;
 pub mod negotiate;
 pub mod node_proxy;
 pub mod options;
+pub mod patch;
 pub mod render;
 pub mod request;
+pub mod schema;
 pub mod tokens;
 
 pub use node_proxy::NodeProxy;
