@@ -124,6 +124,15 @@ fn write_entry(out: &mut Vec<u8>, field: &str, value: &Value) {
 }
 
 impl Object {
+    /// The value of a field that can be selected by.
+    pub fn field(&self, field: &str) -> Option<&str> {
+        match field {
+            "metadata.name" => Some(&self.key.name),
+            "metadata.namespace" => Some(&self.key.namespace),
+            other => self.fields.get(other).map(String::as_str),
+        }
+    }
+
     /// The object as a tree, for those who change it.
     pub fn tree(&self) -> Value {
         serde_json::from_slice(&self.json).unwrap_or(Value::Null)
