@@ -70,16 +70,20 @@ impl Authority {
         &self.pin
     }
 
-    /// A server certificate for `names`: host names and addresses alike.
-    pub fn issue_server(&self, common_name: &str, names: &[String]) -> Result<ServerCertificate, rcgen::Error> {
-        let key = KeyPair::generate()?;
+    /// A server certificate for `names`, host names and addresses alike, over `key`.
+    pub fn issue_server(
+        &self,
+        common_name: &str,
+        names: &[String],
+        key: &KeyPair,
+    ) -> Result<ServerCertificate, rcgen::Error> {
         let mut parameters = CertificateParams::new(names.to_vec())?;
         parameters.distinguished_name = named(common_name);
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.use_authority_key_identifier_extension = true;
         valid_for(&mut parameters, SERVER_DAYS);
-        let certificate = parameters.signed_by(&key, &self.issuer)?;
+        let certificate = parameters.signed_by(key, &self.issuer)?;
         Ok(ServerCertificate {
             chain: vec![certificate.der().clone(), self.certificate.clone()],
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
@@ -87,8 +91,13 @@ impl Authority {
     }
 
     /// A TLS configuration that presents such a certificate and offers HTTP/2 and HTTP/1.1.
-    pub fn server_config(&self, common_name: &str, names: &[String]) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-        let certificate = self.issue_server(common_name, names)?;
+    pub fn server_config(
+        &self,
+        common_name: &str,
+        names: &[String],
+        key: &KeyPair,
+    ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+        let certificate = self.issue_server(common_name, names, key)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -129,7 +138,7 @@ mod tests {
         let authority = Authority::load(&Authority::generate("longshore-ca").unwrap()).unwrap();
         let stranger = Authority::load(&Authority::generate("longshore-ca").unwrap()).unwrap();
         let names = ["localhost".to_string(), "10.1.2.3".to_string()];
-        let chain = authority.issue_server("server", &names).unwrap().chain;
+        let chain = authority.issue_server("server", &names, &KeyPair::generate().unwrap()).unwrap().chain;
         for (trusted, expected) in [(&authority, true), (&stranger, false)] {
             let mut roots = rustls::RootCertStore::empty();
             roots.add(trusted.certificate.clone()).unwrap();
