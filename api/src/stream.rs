@@ -94,14 +94,24 @@ pub struct Logs {
 #[serde(rename_all = "lowercase")]
 pub enum ServerFrame {
     /// The first frame: the server's time, by which a page shows ages right on a machine with a wrong clock.
-    Hello { now: String },
-    Beat { now: String },
+    Hello {
+        now: String,
+    },
+    Beat {
+        now: String,
+    },
     List(List),
     Changes(Changes),
     /// Output as it came, cut anywhere but within a character.
-    Log { id: u32, text: String },
+    Log {
+        id: u32,
+        text: String,
+    },
     /// The watch can't go on for now and the server tries again by itself; what is shown is stale since this moment.
-    Waiting { id: u32, status: Status },
+    Waiting {
+        id: u32,
+        status: Status,
+    },
     /// The subscription is over: with what went wrong, or without when it was complete (logs of a finished container).
     End {
         id: u32,

@@ -228,3 +228,13 @@ impl CallerOutside {
         &self.caller.person.email
     }
 }
+
+impl crate::apiserver::TokenIssuer for Accounts {
+    fn issue<'a>(
+        &'a self,
+        cluster: &'a ClusterId,
+        spec: crate::apiserver::TokenSpec,
+    ) -> futures::future::BoxFuture<'a, Result<crate::apiserver::IssuedToken, Status>> {
+        Box::pin(async move { self.cluster_keys(cluster).await?.issue_service_account(spec) })
+    }
+}

@@ -76,9 +76,7 @@ impl ClusterKeys {
         let now = jiff::Timestamp::now().as_second();
         let audiences = if spec.audiences.is_empty() { vec![self.issuer.clone()] } else { spec.audiences };
         let reference = |name: &str, uid: &str| Reference { name: name.into(), uid: uid.into() };
-        let bound = |kind: &str| {
-            spec.bound.as_ref().filter(|b| b.kind == kind).map(|b| reference(&b.name, &b.uid))
-        };
+        let bound = |kind: &str| spec.bound.as_ref().filter(|b| b.kind == kind).map(|b| reference(&b.name, &b.uid));
         let exp = now + spec.expiration_seconds;
         let claims = ServiceAccountClaims {
             aud: audiences.clone(),
@@ -144,7 +142,8 @@ async fn load_or_make(
         Some(row) => row,
         None => {
             let (certificate, key) = make()?;
-            let key = KeyRow { certificate, sealed_key: master.seal(&context, key.as_bytes()).map_err(Status::internal)? };
+            let key =
+                KeyRow { certificate, sealed_key: master.seal(&context, key.as_bytes()).map_err(Status::internal)? };
             records::offer_cluster_key(pool, cluster, purpose, &key).await.map_err(unavailable)?;
             let kept = records::cluster_key(pool, cluster, purpose).await.map_err(unavailable)?;
             kept.ok_or_else(|| no_such_cluster(cluster))?
@@ -154,4 +153,3 @@ async fn load_or_make(
     let key = key.ok_or_else(|| Status::internal("a key of the cluster can't be unwrapped with this master key"))?;
     Ok((row.certificate, key))
 }
-

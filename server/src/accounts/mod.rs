@@ -70,7 +70,12 @@ pub struct SignedIn {
 
 impl Accounts {
     /// Loads the installation's CA, or makes it at first. `base_url` is where clients reach us.
-    pub async fn open(pool: PgPool, store: Store, master: Arc<MasterKey>, base_url: String) -> Result<Arc<Self>, OpenError> {
+    pub async fn open(
+        pool: PgPool,
+        store: Store,
+        master: Arc<MasterKey>,
+        base_url: String,
+    ) -> Result<Arc<Self>, OpenError> {
         let ca = || Authority::generate("longshore-ca").map(|made| (made.certificate_pem, made.key_pem));
         let (certificate_pem, key_pem) = load_or_make(&pool, &master, "ca", ca).await?;
         let authority = Authority::load(&AuthorityRecord { certificate_pem, key_pem })?;
@@ -146,7 +151,8 @@ impl Accounts {
     /// A new API token of `user`, shown once.
     pub async fn create_api_token(&self, user: &UserId, new: &shapes::NewApiToken) -> Result<shapes::ApiToken, Status> {
         let days = new.days.map(|d| d.clamp(1, 3660) as i32);
-        let (id, token) = (password::random_id("t"), format!("{}{}", authenticate::API_TOKEN_PREFIX, password::secret()));
+        let (id, token) =
+            (password::random_id("t"), format!("{}{}", authenticate::API_TOKEN_PREFIX, password::secret()));
         let digest = password::digest(&token);
         records::put_api_token(&self.pool, user, &id, &new.name, &digest, days).await.map_err(unavailable)?;
         Ok(shapes::ApiToken { id, token })

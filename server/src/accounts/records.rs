@@ -89,12 +89,9 @@ pub async fn caller_by_session(pool: &PgPool, digest: &[u8], cluster: &ClusterId
 
 /// For signing in: the person and their password's hash.
 pub async fn person_by_email(pool: &PgPool, email: &str) -> Result<Option<(PersonRow, Option<String>)>> {
-    let row = sqlx::query!(
-        r#"SELECT id, email, name, password FROM users WHERE email = lower($1)"#,
-        email
-    )
-    .fetch_optional(pool)
-    .await?;
+    let row = sqlx::query!(r#"SELECT id, email, name, password FROM users WHERE email = lower($1)"#, email)
+        .fetch_optional(pool)
+        .await?;
     Ok(row.map(|r| (PersonRow { user: UserId::new(r.id), email: r.email, name: r.name }, r.password)))
 }
 
@@ -323,10 +320,15 @@ pub async fn found_organization(
     password_hash: &str,
 ) -> Result<OrganizationId> {
     let mut transaction = pool.begin().await?;
-    sqlx::query!("INSERT INTO organizations (id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", organization.as_str(), name)
-        .execute(&mut *transaction)
-        .await?;
-    let id = sqlx::query_scalar!("SELECT id FROM organizations WHERE name = $1", name).fetch_one(&mut *transaction).await?;
+    sqlx::query!(
+        "INSERT INTO organizations (id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        organization.as_str(),
+        name
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let id =
+        sqlx::query_scalar!("SELECT id FROM organizations WHERE name = $1", name).fetch_one(&mut *transaction).await?;
     sqlx::query!(
         "INSERT INTO users (id, email, name, password) VALUES ($1, lower($2), 'Owner', $3) ON CONFLICT DO NOTHING",
         owner.as_str(),
@@ -349,7 +351,10 @@ pub async fn found_organization(
 
 /// The cluster of that name in an organization.
 pub async fn cluster_by_name(pool: &PgPool, organization: &OrganizationId, name: &str) -> Result<Option<ClusterId>> {
-    let row =
-        sqlx::query_scalar!("SELECT id FROM clusters WHERE organization = $1 AND name = $2", organization.as_str(), name);
+    let row = sqlx::query_scalar!(
+        "SELECT id FROM clusters WHERE organization = $1 AND name = $2",
+        organization.as_str(),
+        name
+    );
     Ok(row.fetch_optional(pool).await?.map(ClusterId::new))
 }

@@ -39,4 +39,3 @@ impl Tickets {
         (made.elapsed() < LIFETIME).then_some(holder)
     }
 }
-
