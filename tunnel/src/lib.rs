@@ -1,1 +1,31 @@
-//! One WebSocket that carries many HTTP streams both ways, and the stream protocols of exec. Knows no Kubernetes object.
+//! One connection that carries many HTTP streams both ways, and what is needed to speak HTTP over them.
+//!
+//! A [`Tunnel`] runs over anything that carries binary messages (a WebSocket, a pipe in tests) and gives streams of
+//! bytes, opened by either end, on which plain HTTP/1.1 is spoken ([`http`]). This crate knows no Kubernetes object, no
+//! TLS and no WebSocket library: server and agent use different ones, and each adapts its own to [`Messages`].
+
+mod frame;
+pub mod http;
+mod link;
+mod pipe;
+mod stream;
+
+pub use link::{Config, Ended, Incoming, OpenError, Opener, Side, Tunnel};
+pub use stream::Stream;
+
+use bytes::Bytes;
+
+/// What carries a tunnel: binary messages in order, each way. An end of the stream is the other side's close.
+pub trait Messages:
+    futures::Stream<Item = std::io::Result<Bytes>> + futures::Sink<Bytes, Error = std::io::Error> + Send + Unpin + 'static
+{
+}
+
+impl<T> Messages for T where
+    T: futures::Stream<Item = std::io::Result<Bytes>>
+        + futures::Sink<Bytes, Error = std::io::Error>
+        + Send
+        + Unpin
+        + 'static
+{
+}

@@ -1,1 +1,77 @@
-//! See docs/architecture.md.
+//! Agents' tunnels: machines join here, stay connected here, and are reached through here.
+//!
+//! - [`join`]: a join token buys a node identity; credentials are renewed; who connects proves that it holds its key.
+//! - [`tunnel`]: the WebSocket of one agent, and what the agent asks through it (served by the API server as that node).
+//! - [`sessions`]: who is connected right now, and when each was last heard of.
+//! - [`proxy`]: requests to a node's kubelet API (logs, exec), as the API server's [`NodeProxy`].
+//! - [`raw`]: a pod's own connection to `kubernetes.default.svc`: TLS ends here, so the node sees neither token nor payload.
+//! - [`downloads`]: the script to paste and the agent it fetches.
+//!
+//! What this room needs of `accounts` is the trait [`Nodes`], so that it can be tested without a database.
+//!
+//! [`NodeProxy`]: crate::apiserver::node_proxy::NodeProxy
+
+pub mod sessions;
+
+use futures::future::BoxFuture;
+use longshore_api::Status;
+use longshore_api::ids::{ClusterId, NodeId};
+use longshore_api::node::{Join, Joined, Renewed};
+use longshore_tunnel::{OpenError, Stream};
+pub use sessions::{Contact, Sessions};
+use std::sync::Arc;
+
+/// A node as its credential says, before or after it proved that it holds the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// The Node object's name.
+    pub name: String,
+    /// Its Ed25519 public key.
+    pub key: [u8; 32],
+}
+
+/// Who may be a node: implemented by `accounts`.
+pub trait Nodes: Send + Sync + 'static {
+    /// Judges the join token, gives the machine an id (or its old one: a machine that joins again with the same key is
+    /// the same node) and signs a credential for its key. A name that belongs to another live identity is 409.
+    fn join(&self, join: Join) -> BoxFuture<'_, Result<Joined, Status>>;
+    /// Judges signature, expiry and revocation of a credential: 401 for any of them.
+    fn verify<'a>(&'a self, credential: &'a str) -> BoxFuture<'a, Result<Member, Status>>;
+    /// A fresh credential for a node that has just proven itself.
+    fn renew<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Renewed, Status>>;
+    /// What the cluster's API server presents to its pods: names `kubernetes`, `kubernetes.default`, …, and the address of
+    /// Service `kubernetes`; ALPN h2 and http/1.1.
+    fn cluster_tls<'a>(&'a self, cluster: &'a ClusterId) -> BoxFuture<'a, Result<Arc<rustls::ServerConfig>, Status>>;
+}
+
+/// The way to connected nodes. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Gateway {
+    sessions: Sessions,
+}
+
+impl Gateway {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// A stream to the agent of the node `name`, on which it answers plain HTTP/1.1 as a kubelet does.
+    pub async fn open(&self, cluster: &ClusterId, name: &str) -> Result<Stream, Status> {
+        let Some(opener) = self.sessions.opener(cluster, name) else { return Err(no_tunnel(name)) };
+        opener.open().await.map_err(|error| match error {
+            OpenError::Ended(_) => no_tunnel(name),
+            OpenError::Busy => Status::too_many_requests(format!("error dialing backend: node {name:?}: {error}"), 1),
+        })
+    }
+}
+
+/// As the API server says it when a kubelet can't be reached (500 there, a plain error; 503 says better that it may pass).
+fn no_tunnel(name: &str) -> Status {
+    Status::unavailable(format!("error dialing backend: no tunnel to node {name:?}"))
+}

@@ -1,0 +1,161 @@
+//! Who is connected, and when each node was last heard of.
+//!
+//! The latest session of a node wins: an agent that reconnects may be back before its old link is known to be dead
+//! (a machine that changed networks), and its old session must not answer for it any more.
+
+use jiff::Timestamp;
+use longshore_api::ids::{ClusterId, NodeId};
+use longshore_tunnel::Opener;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What is known of a node's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contact {
+    pub connected: bool,
+    /// When something last arrived from the node.
+    pub last: Timestamp,
+}
+
+/// The sessions of all clusters whose nodes connect to this replica. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<Mutex<HashMap<ClusterId, Cluster>>>);
+
+struct Cluster {
+    nodes: BTreeMap<String, Entry>,
+    /// Counts connects and disconnects.
+    changes: watch::Sender<u64>,
+}
+
+struct Entry {
+    node: NodeId,
+    /// None once the link is gone.
+    opener: Option<Opener>,
+    last: Timestamp,
+}
+
+impl Entry {
+    fn contact(&self) -> Contact {
+        match &self.opener {
+            Some(opener) => {
+                let ago = jiff::SignedDuration::try_from(opener.last_contact().elapsed()).unwrap_or_default();
+                Contact { connected: true, last: Timestamp::now() - ago }
+            }
+            None => Contact { connected: false, last: self.last },
+        }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self { nodes: BTreeMap::new(), changes: watch::channel(0).0 }
+    }
+}
+
+impl Cluster {
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Sessions {
+    /// Makes `opener` the way to the node until it ends or a newer session takes its place; an older one is closed.
+    pub fn attach(&self, cluster: &ClusterId, node: &NodeId, name: &str, opener: Opener) {
+        let older = {
+            let mut clusters = self.0.lock();
+            let entry = Entry { node: node.clone(), opener: Some(opener.clone()), last: Timestamp::now() };
+            let known = clusters.entry(cluster.clone()).or_default();
+            let older = known.nodes.insert(name.to_string(), entry);
+            known.changed();
+            older.and_then(|entry| entry.opener)
+        };
+        if let Some(older) = older {
+            older.close();
+        }
+        let (sessions, cluster, name) = (self.clone(), cluster.clone(), name.to_string());
+        tokio::spawn(async move {
+            opener.ended().await;
+            sessions.detach(&cluster, &name, &opener);
+        });
+    }
+
+    /// Keeps when the node was last heard of, for those who judge its silence; where nobody watches the cluster any more
+    /// and its last node is gone, nothing is kept.
+    fn detach(&self, cluster: &ClusterId, name: &str, opener: &Opener) {
+        let mut clusters = self.0.lock();
+        let Some(known) = clusters.get_mut(cluster) else { return };
+        if let Some(entry) = known.nodes.get_mut(name)
+            && entry.opener.as_ref().is_some_and(|current| current.same_tunnel(opener))
+        {
+            entry.last = entry.contact().last;
+            entry.opener = None;
+            known.changed();
+        }
+        self.sweep(&mut clusters, cluster);
+    }
+
+    fn sweep(&self, clusters: &mut HashMap<ClusterId, Cluster>, cluster: &ClusterId) {
+        let unused = |c: &Cluster| c.changes.receiver_count() == 0 && c.nodes.values().all(|n| n.opener.is_none());
+        if clusters.get(cluster).is_some_and(unused) {
+            clusters.remove(cluster);
+        }
+    }
+
+    /// The way to a connected node.
+    pub fn opener(&self, cluster: &ClusterId, name: &str) -> Option<Opener> {
+        self.0.lock().get(cluster)?.nodes.get(name)?.opener.clone()
+    }
+
+    /// None for a node that was never heard of by this process.
+    pub fn contact(&self, cluster: &ClusterId, name: &str) -> Option<Contact> {
+        Some(self.0.lock().get(cluster)?.nodes.get(name)?.contact())
+    }
+
+    /// All nodes of the cluster that this process has heard of, by name.
+    pub fn contacts(&self, cluster: &ClusterId) -> BTreeMap<String, Contact> {
+        let clusters = self.0.lock();
+        let Some(known) = clusters.get(cluster) else { return BTreeMap::new() };
+        known.nodes.iter().map(|(name, entry)| (name.clone(), entry.contact())).collect()
+    }
+
+    /// Changes with each connect and disconnect of the cluster's nodes (not with each beat). Held by the cluster's
+    /// driver for as long as the cluster is loaded: that is also what keeps the memory of nodes that left.
+    pub fn changes(&self, cluster: &ClusterId) -> watch::Receiver<u64> {
+        self.0.lock().entry(cluster.clone()).or_default().changes.subscribe()
+    }
+
+    /// Clusters that have at least one node connected: they stay loaded.
+    pub fn connected_clusters(&self) -> Vec<ClusterId> {
+        let clusters = self.0.lock();
+        let connected = clusters.iter().filter(|(_, c)| c.nodes.values().any(|n| n.opener.is_some()));
+        connected.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Ends the session of an identity that was revoked.
+    pub fn revoke(&self, cluster: &ClusterId, node: &NodeId) {
+        let clusters = self.0.lock();
+        for entry in clusters.get(cluster).iter().flat_map(|c| c.nodes.values()).filter(|e| e.node == *node) {
+            if let Some(opener) = &entry.opener {
+                opener.close();
+            }
+        }
+    }
+
+    /// Forgets a node whose object was deleted, unless it is connected.
+    pub fn forget(&self, cluster: &ClusterId, name: &str) {
+        let mut clusters = self.0.lock();
+        if let Some(known) = clusters.get_mut(cluster) {
+            known.nodes.retain(|n, entry| n != name || entry.opener.is_some());
+        }
+        self.sweep(&mut clusters, cluster);
+    }
+
+    /// Closes all tunnels: for a clean stop of the server.
+    pub fn close_all(&self) {
+        for opener in self.0.lock().values().flat_map(|c| c.nodes.values()).filter_map(|n| n.opener.as_ref()) {
+            opener.close();
+        }
+    }
+}
