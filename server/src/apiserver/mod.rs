@@ -5,22 +5,35 @@
 //! the same verbs. Nothing here holds SQL, knows a kind by name where its data can say it, or answers an error in another
 //! shape than `Status`.
 
+pub mod admission;
+pub mod api;
 pub mod authorize;
 pub mod decode;
+pub mod delete;
 pub mod discovery;
+mod errors;
 pub mod metadata;
 pub mod negotiate;
 pub mod node_proxy;
+mod node_restriction;
 pub mod options;
 pub mod patch;
+pub mod read;
 pub mod render;
 pub mod request;
+mod scale;
 pub mod schema;
 pub mod tokens;
+pub mod watch;
+pub mod write;
 
+pub use api::{Api, Context, Deleted, Written};
 pub use node_proxy::NodeProxy;
 pub use options::{
     CreateOptions, DeleteOptions, FieldValidation, GetOptions, ListOptions, PatchOptions, Propagation, UpdateOptions,
     VersionMatch, WatchOptions,
 };
+pub use read::Page;
 pub use tokens::{BoundObject, IssuedToken, TokenIssuer, TokenSpec};
+pub use watch::Watcher;
+pub use write::Patch;

@@ -87,6 +87,10 @@ pub struct Resource {
     pub row_conditions: fn(&Value) -> Vec<Value>,
     /// How the `scale` subresource reads and writes the kind.
     pub scale: Option<Scale>,
+    /// Whether PUT makes what isn't there (`AllowCreateOnUpdate`): leases, endpoints, events.
+    pub create_on_update: bool,
+    /// Whether PUT without a `resourceVersion` is taken (`AllowUnconditionalUpdate`); most kinds do, leases don't.
+    pub unconditional_update: bool,
 }
 
 /// A kind kept as another one.
@@ -142,6 +146,8 @@ pub const BASE: Resource = Resource {
     name_column: true,
     row_conditions: |_| Vec::new(),
     scale: None,
+    create_on_update: false,
+    unconditional_update: true,
 };
 
 #[derive(Clone, Copy, Debug)]
