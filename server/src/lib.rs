@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod apiserver;
+pub mod app;
 pub mod cluster;
 pub mod gateway;
 pub mod process;

@@ -1,4 +1,8 @@
-//! The process around the rooms: the port it listens on, the Postgres it may keep, the files `dev` writes, its commands.
+//! The process around the rooms: its commands, the port it listens on, the Postgres it may keep, the files `dev` writes.
 
+pub mod dev;
+pub mod files;
 pub mod listener;
+pub mod names;
 pub mod postgres;
+pub mod serving;

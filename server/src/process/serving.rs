@@ -1,0 +1,145 @@
+//! From settings to a serving replica: builds the rooms in their order, and takes them down in reverse.
+
+use super::listener::{Cidr, Listener};
+use super::names;
+use crate::accounts::{self, Accounts};
+use crate::app::App;
+use crate::store::MasterKey;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::info;
+
+/// Writers are few (one flush at a time a replica), readers at load and sign-in: more connections would only cost memory.
+const CONNECTIONS: u32 = 16;
+
+/// All that a replica is told.
+pub struct Settings {
+    pub listen: SocketAddr,
+    /// Where clients and other replicas reach us; none: derived from `listen`.
+    pub advertise: Option<String>,
+    pub trusted_proxies: Vec<Cidr>,
+    pub database: PgConnectOptions,
+    pub master_key: MasterKey,
+    /// Where agents' binaries lie; none: beside this program.
+    pub downloads: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("listening on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("migrating the database: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error("{0}")]
+    Accounts(#[from] accounts::OpenError),
+    #[error("{0}")]
+    Store(#[from] crate::store::StoreError),
+    #[error("{0}")]
+    Tls(#[from] accounts::authority::TlsError),
+    #[error("{0}")]
+    Status(#[from] longshore_api::Status),
+    #[error(transparent)]
+    Postgres(#[from] super::postgres::PostgresError),
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{0}: expected 64 hexadecimal digits")]
+    MasterKey(PathBuf),
+}
+
+pub fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServeError {
+    let path = path.to_path_buf();
+    move |source| ServeError::File { path, source }
+}
+
+/// A replica that is ready to listen.
+pub struct Replica {
+    pub app: App,
+    listener: Listener,
+    /// The port that was really bound.
+    pub listen: SocketAddr,
+}
+
+/// The migrations, compiled in. Without sqlx's advisory lock: each is one transaction, and a loser of a race tries again.
+pub async fn migrate(database: &PgConnectOptions) -> Result<(), ServeError> {
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(database.clone()).await?;
+    let mut migrator = sqlx::migrate!("../migrations");
+    migrator.set_locking(false);
+    let mut result = migrator.run(&pool).await;
+    for _ in 0..3 {
+        if result.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        result = migrator.run(&pool).await;
+    }
+    pool.close().await;
+    Ok(result?)
+}
+
+impl Replica {
+    /// Binds the port first, so that a port in use is told before anything is changed.
+    pub async fn prepare(settings: Settings) -> Result<Self, ServeError> {
+        let address = settings.listen;
+        let tcp = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        let listen = tcp.local_addr().map_err(|source| ServeError::Listen { address, source })?;
+        migrate(&settings.database).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_with(settings.database)
+            .await?;
+        let advertise = settings.advertise.unwrap_or_else(|| names::default_advertise(listen));
+        let host = names::host_of(&advertise).unwrap_or_default();
+        let app = App::open(pool, Arc::new(settings.master_key), advertise, settings.downloads).await?;
+        let tls = app.accounts.server_config(&names::certificate_names(listen, &host))?;
+        let listener =
+            Listener { tcp, tls: tls.into(), trusted_proxies: settings.trusted_proxies, router: app.router() };
+        Ok(Self { app, listener, listen })
+    }
+
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        &self.app.accounts
+    }
+
+    /// Serves until `stop` turns true; everything acknowledged is committed when this returns.
+    pub async fn serve(self, stop: watch::Receiver<bool>) {
+        info!(listen = %self.listen, base_url = self.app.accounts.base_url(), "serving");
+        self.listener.serve(stop).await;
+        self.app.close().await;
+    }
+}
+
+/// Turns true at SIGTERM or SIGINT.
+pub fn stop_signal() -> watch::Receiver<bool> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = sender.send(true);
+        // The sender lives on: dropping it would look like nothing at all to those who wait.
+        std::future::pending::<()>().await;
+    });
+    receiver
+}
+
+/// Reads a master key file.
+pub fn read_master_key(path: &Path) -> Result<MasterKey, ServeError> {
+    let text = std::fs::read_to_string(path).map_err(file_error(path))?;
+    let mut key = [0u8; 32];
+    hex::decode_to_slice(text.trim(), &mut key).map_err(|_| ServeError::MasterKey(path.to_path_buf()))?;
+    Ok(MasterKey::new(key))
+}
