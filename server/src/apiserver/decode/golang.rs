@@ -18,13 +18,14 @@ pub fn summary(bytes: &[u8]) -> String {
 pub fn json_error(error: &serde_json::Error, text: &str) -> String {
     use serde_json::error::Category;
     let said = error.to_string();
+    let sentence = said.split(" at line ").next().unwrap_or_default();
     match error.classify() {
         Category::Eof => return "unexpected end of JSON input".into(),
         _ if said.starts_with("recursion limit") => return "exceeded max depth".into(),
         Category::Syntax => {}
-        _ => return said,
+        _ => return sentence.into(),
     }
-    let context = match said.split(" at line ").next().unwrap_or_default() {
+    let context = match sentence {
         "key must be a string" => "looking for beginning of object key string",
         "expected `:`" => "after object key",
         "expected `,` or `}`" => "after object key:value pair",

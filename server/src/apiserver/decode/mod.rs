@@ -4,13 +4,16 @@
 //! type has, its scalars in canonical form, zero values left out where Kubernetes leaves them out. Everything behind
 //! this room (admission, defaults, validation, the store) sees only such trees.
 //!
-//! What bounds a hostile body: its bytes (the listener's limit and `MAX_BODY`), nesting (`MAX_DEPTH`), and for YAML
-//! the nodes and bytes that aliases multiply. A tree is never larger than a small multiple of its body.
+//! What bounds a hostile body: its bytes (the listener's limit and `MAX_BODY`), nesting and objects (`bounds`), and
+//! for YAML what aliases multiply.
 
+mod bounds;
 mod golang;
 mod json;
+mod protobuf;
 mod scalars;
 mod typed;
+mod yaml;
 
 use super::FieldValidation;
 use super::schema::{Message, schema};
@@ -20,9 +23,6 @@ use serde_json::Value;
 
 /// Kubernetes's own limit for a request body.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
-/// Objects and lists within each other. Kubernetes's types nest some 20 deep, and a custom schema some 60.
-pub(crate) const MAX_DEPTH: usize = 128;
-
 /// What a body should hold: the kind that the path asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
@@ -122,7 +122,8 @@ pub fn body(
     }
     match Encoding::of(content_type)? {
         Encoding::Json => json::body(bytes, target, validation),
-        Encoding::Yaml | Encoding::Protobuf => Err(Status::unsupported_media_type(&ACCEPTED)),
+        Encoding::Yaml => yaml::body(bytes, target, validation),
+        Encoding::Protobuf => protobuf::body(bytes, target, validation),
     }
 }
 

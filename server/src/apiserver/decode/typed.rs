@@ -5,7 +5,7 @@
 //! by value appear even when empty. A value of the wrong type doesn't end the pass: as in Go the first one is the error
 //! and the rest is read, so that syntax errors and others are found in the same order.
 
-use super::MAX_DEPTH;
+use super::bounds::Bounds;
 use super::scalars;
 use crate::apiserver::schema::{Field, Kind, Label, Message, Schema, Shape, schema};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -31,7 +31,7 @@ pub fn read<'de, D: Deserializer<'de>>(message: &'static Message, source: D, val
         names: Vec::new(),
         owner: None,
         wrong: None,
-        depth: 0,
+        bounds: Bounds::default(),
     };
     let visitor = Struct { session: &mut session, message };
     let tree = source.deserialize_any(visitor)?;
@@ -54,7 +54,7 @@ struct Session {
     owner: Option<&'static str>,
     /// The first thing that doesn't fit its type.
     wrong: Option<String>,
-    depth: usize,
+    bounds: Bounds,
 }
 
 impl Session {
@@ -86,8 +86,39 @@ impl Session {
     }
 
     fn enter<E: Error>(&mut self) -> Result<(), E> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH { Err(E::custom("recursion limit exceeded")) } else { Ok(()) }
+        self.bounds.enter().map_err(E::custom)
+    }
+
+    fn enter_object<E: Error>(&mut self) -> Result<(), E> {
+        self.bounds.objects(1).map_err(E::custom)?;
+        self.enter()
+    }
+
+    /// Adds what Go keeps by value and so always writes.
+    fn complete<E: Error>(&mut self, tree: &mut Map<String, Value>, message: &'static Message) -> Result<(), E> {
+        let added = complete(tree, message, self.schema);
+        self.bounds.objects(added).map_err(E::custom)
+    }
+
+    /// What a null among a map's values or a list's items becomes: Go's zero value.
+    fn zero<E: Error>(&mut self, kind: Kind) -> Result<Value, E> {
+        Ok(match kind {
+            Kind::String | Kind::Bytes => Value::String(String::new()),
+            Kind::Bool => Value::Bool(false),
+            Kind::Int32 | Kind::Int64 | Kind::Double => 0.into(),
+            Kind::Message(id) => match self.schema.message(id) {
+                message if message.shape == Shape::Struct => self.empty(message)?,
+                message if message.shape == Shape::Quantity => "0".into(),
+                _ => Value::Null,
+            },
+        })
+    }
+
+    fn empty<E: Error>(&mut self, message: &'static Message) -> Result<Value, E> {
+        let mut tree = Map::new();
+        self.bounds.objects(1).map_err(E::custom)?;
+        self.complete(&mut tree, message)?;
+        Ok(Value::Object(tree))
     }
 
     fn push_key(&mut self, key: &str) -> usize {
@@ -177,20 +208,6 @@ impl<'s> Slot<'s> {
             _ => self.mismatch("number"),
         }
     }
-
-    /// Values of maps and items of lists that are null are Go's zero values.
-    fn zero(&self) -> Value {
-        match self.want.kind {
-            Kind::String | Kind::Bytes => Value::String(String::new()),
-            Kind::Bool => Value::Bool(false),
-            Kind::Int32 | Kind::Int64 | Kind::Double => 0.into(),
-            Kind::Message(id) => match self.session.schema.message(id) {
-                message if message.shape == Shape::Struct => empty(message, self.session.schema),
-                message if message.shape == Shape::Quantity => "0".into(),
-                _ => Value::Null,
-            },
-        }
-    }
 }
 
 impl<'de> DeserializeSeed<'de> for Slot<'_> {
@@ -261,7 +278,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<Value>, A::Error> {
         let kind = match (self.want.label, self.want.kind, self.shape()) {
             (Label::List, kind, _) => kind,
-            (_, _, Some((Shape::Raw, _))) => return Raw(self.session).visit_seq(seq).map(Some),
+            (_, _, Some((Shape::Raw, _))) => return Raw(&mut self.session.bounds).visit_seq(seq).map(Some),
             (_, _, Some((Shape::Items, message))) => message.fields.first().map_or(Kind::String, |f| f.kind),
             (_, _, Some((Shape::SchemaOrArray | Shape::SchemaOrStrings, message))) => {
                 message.fields.get(1).map_or(Kind::String, |f| f.kind)
@@ -277,15 +294,15 @@ impl<'de> Visitor<'de> for Slot<'_> {
         loop {
             self.session.path.push_str(&format!("[{}]", items.len()));
             let slot = Slot { session: &mut *self.session, want: Want { label: Label::One, kind } };
-            let zero = slot.zero();
             let item = seq.next_element_seed(slot)?;
             self.session.path.truncate(before);
             match item {
-                Some(item) => items.push(item.unwrap_or(zero)),
+                Some(Some(item)) => items.push(item),
+                Some(None) => items.push(self.session.zero(kind)?),
                 None => break,
             }
         }
-        self.session.depth -= 1;
+        self.session.bounds.leave();
         Ok(Some(Value::Array(items)))
     }
 
@@ -294,7 +311,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
             return read_map(self.session, kind, map).map(Some);
         }
         match self.shape() {
-            Some((Shape::Raw, _)) => Raw(self.session).visit_map(map).map(Some),
+            Some((Shape::Raw, _)) => Raw(&mut self.session.bounds).visit_map(map).map(Some),
             Some((Shape::Struct, message)) => Struct { session: self.session, message }.visit_map(map).map(Some),
             Some((Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings, choice)) => {
                 let schema = self.session.schema;
@@ -304,7 +321,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
                 });
                 match props {
                     Some(message) => Struct { session: self.session, message }.visit_map(map).map(Some),
-                    None => Raw(self.session).visit_map(map).map(Some),
+                    None => Raw(&mut self.session.bounds).visit_map(map).map(Some),
                 }
             }
             shape => {
@@ -325,20 +342,22 @@ impl<'de> Visitor<'de> for Slot<'_> {
 }
 
 fn read_map<'de, A: MapAccess<'de>>(session: &mut Session, kind: Kind, mut map: A) -> Result<Value, A::Error> {
-    session.enter()?;
+    session.enter_object()?;
     let mut entries = Map::new();
     while let Some(key) = map.next_key::<String>()? {
         let before = session.push_key(&key);
         let slot = Slot { session: &mut *session, want: Want { label: Label::One, kind } };
-        let zero = slot.zero();
-        let value = map.next_value_seed(slot)?.unwrap_or(zero);
+        let value = match map.next_value_seed(slot)? {
+            Some(value) => value,
+            None => session.zero(kind)?,
+        };
         session.path.truncate(before);
         if entries.contains_key(&key) {
             session.complain("duplicate", before, &key);
         }
         entries.insert(key, value);
     }
-    session.depth -= 1;
+    session.bounds.leave();
     Ok(Value::Object(entries))
 }
 
@@ -364,7 +383,7 @@ impl<'de> Visitor<'de> for Struct<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let Self { session, message } = self;
-        session.enter()?;
+        session.enter_object()?;
         let outer = session.owner.replace(message.go_name());
         let (mut tree, mut seen) = (Map::new(), Vec::<&'static str>::new());
         while let Some(key) = map.next_key::<String>()? {
@@ -405,8 +424,8 @@ impl<'de> Visitor<'de> for Struct<'_> {
             }
         }
         session.owner = outer;
-        session.depth -= 1;
-        complete(&mut tree, message, session.schema);
+        session.bounds.leave();
+        session.complete(&mut tree, message)?;
         Ok(Value::Object(tree))
     }
 
@@ -429,8 +448,8 @@ impl<'de> Visitor<'de> for Struct<'_> {
     fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
         self.wrong("number")
     }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(empty(self.message, self.session.schema))
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        self.session.empty(self.message)
     }
 }
 
@@ -469,30 +488,47 @@ impl From<&Field> for Zero {
     }
 }
 
-/// Adds what Go keeps by value and so always writes: `resources: {}`, `status: {"loadBalancer": {}}`.
-pub fn complete(tree: &mut Map<String, Value>, message: &'static Message, schema: &'static Schema) {
+/// Adds what Go keeps by value and so always writes: `resources: {}`, `status: {"loadBalancer": {}}`. Returns how many
+/// objects that made.
+pub fn complete(tree: &mut Map<String, Value>, message: &'static Message, schema: &'static Schema) -> usize {
+    let mut added = 0;
     for field in message.members() {
         let Kind::Message(id) = field.kind else { continue };
         if !field.omit_zero || field.label != Label::One || tree.contains_key(field.json) {
             continue;
         }
         let value = match schema.message(id) {
-            inner if inner.shape == Shape::Struct => empty(inner, schema),
+            inner if inner.shape == Shape::Struct => {
+                let mut value = Map::new();
+                added += 1 + complete(&mut value, inner, schema);
+                Value::Object(value)
+            }
             inner if inner.shape == Shape::Quantity => "0".into(),
             _ => continue,
         };
         tree.insert(field.json.into(), value);
     }
+    added
 }
 
-fn empty(message: &'static Message, schema: &'static Schema) -> Value {
-    let mut tree = Map::new();
-    complete(&mut tree, message, schema);
-    Value::Object(tree)
+/// Any JSON, as it stands.
+pub fn raw<'de, D: Deserializer<'de>>(source: D, bounds: &mut Bounds) -> Result<Value, D::Error> {
+    Raw(bounds).deserialize(source)
 }
 
-/// Reads anything, as it stands.
-struct Raw<'s>(&'s mut Session);
+/// What Go's decoder calls a value of this kind.
+pub fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+struct Raw<'s>(&'s mut Bounds);
 
 impl<'de> DeserializeSeed<'de> for Raw<'_> {
     type Value = Value;
@@ -525,22 +561,22 @@ impl<'de> Visitor<'de> for Raw<'_> {
         Ok(text.into())
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        self.0.enter()?;
+        self.0.enter().map_err(A::Error::custom)?;
         let mut items = Vec::new();
         while let Some(item) = seq.next_element_seed(Raw(&mut *self.0))? {
             items.push(item);
         }
-        self.0.depth -= 1;
+        self.0.leave();
         Ok(Value::Array(items))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        self.0.enter()?;
+        self.0.objects(1).and_then(|()| self.0.enter()).map_err(A::Error::custom)?;
         let mut entries = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             let value = map.next_value_seed(Raw(&mut *self.0))?;
             entries.insert(key, value);
         }
-        self.0.depth -= 1;
+        self.0.leave();
         Ok(Value::Object(entries))
     }
 }
