@@ -11,11 +11,12 @@ use longshore_api::Status;
 use longshore_api::ids::{ClusterId, NodeId};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use std::sync::{Arc, OnceLock};
 
 /// The audience by which pods know the API server, beside the issuer itself.
 pub const API_AUDIENCE: &str = "https://kubernetes.default.svc";
 /// A node's credential; it is renewed at a third of it.
-const NODE_DAYS: i64 = 30;
+pub const NODE_DAYS: i64 = 30;
 
 pub struct ClusterKeys {
     cluster: ClusterId,
@@ -23,6 +24,8 @@ pub struct ClusterKeys {
     authority: Authority,
     service_account: SigningKey,
     node: SigningKey,
+    /// What pods are shown at `kubernetes.default.svc`, made on first use.
+    pub(super) tls: OnceLock<Arc<rustls::ServerConfig>>,
 }
 
 impl ClusterKeys {
@@ -47,6 +50,7 @@ impl ClusterKeys {
             authority: Authority::load(&record).map_err(Status::internal)?,
             service_account: SigningKey::load(&service_account).map_err(Status::internal)?,
             node: SigningKey::load(&node).map_err(Status::internal)?,
+            tls: OnceLock::new(),
         })
     }
 

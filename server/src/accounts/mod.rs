@@ -9,6 +9,7 @@ pub mod cluster_keys;
 pub mod founding;
 pub mod http;
 pub mod identity;
+mod nodes;
 pub mod password;
 mod records;
 pub mod signing;
