@@ -1,1 +1,42 @@
-//! Whole-system tests.
+//! The outer ring: real server, agent, Postgres, Docker, kubectl and browser, driven as a user would.
+//!
+//! Each test starts its own installation in a folder of its own and ends what it started. Outside processes are waited
+//! for by condition ([`eventually`]), never by time.
+
+pub mod docker;
+pub mod installation;
+pub mod kubectl;
+
+pub use docker::Docker;
+pub use installation::{Agent, Installation};
+pub use kubectl::Kubectl;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Looks until `check` answers something; after `patience` fails with what it was waiting for and what was last seen.
+#[track_caller]
+pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        match check() {
+            Ok(found) => return found,
+            Err(seen) if Instant::now() >= deadline => panic!("not within {patience:?}: {what}; last seen: {seen}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// A program that `scripts/test` has built beside this test.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let folder = test.parent().and_then(|deps| deps.parent()).expect("tests lie in target/PROFILE/deps");
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built: run the tests with `make test` or `make e2e`", path.display());
+    path
+}
+
+/// The root of the checkout.
+pub fn checkout() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e lies in the checkout").to_path_buf()
+}

@@ -1,0 +1,3 @@
+//! Whole-system tests, each a story that a user could tell.
+
+mod main_job;
