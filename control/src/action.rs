@@ -13,6 +13,12 @@ pub struct ObjectKey {
 }
 
 impl ObjectKey {
+    /// A key that stands for all objects of a kind, for controllers whose decisions hang together (one pod range for all
+    /// nodes). No object can have this name.
+    pub fn all_of(resource: &'static str) -> Self {
+        Self::new(resource, "", "*")
+    }
+
     pub fn new(resource: impl Into<Cow<'static, str>>, namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { resource: resource.into(), namespace: namespace.into(), name: name.into() }
     }
@@ -51,12 +57,9 @@ pub enum PatchKind {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Creates `object` (whole, with `generateName` or `name`).
-    Create {
-        resource: &'static str,
-        namespace: String,
-        object: Value,
-    },
+    /// Creates `object` (whole, with `generateName` or `name`). Creates that stand in a row are carried out by slow start:
+    /// one, then two, then four …, so that what can't work is tried once, not a thousand times.
+    Create { resource: &'static str, namespace: String, object: Value, report: Option<Report> },
     /// Refused when the object is no longer the one (`uid`) or, where given, no longer at `revision`.
     Patch {
         key: ObjectKey,
@@ -71,19 +74,14 @@ pub enum Action {
         uid: String,
         grace_seconds: Option<i64>,
         propagation: Option<Propagation>,
+        report: Option<Report>,
     },
+    /// Deletes all of a kind in a namespace, for kinds the view doesn't keep (Events).
+    DeleteCollection { resource: &'static str, namespace: String },
     /// Takes `kubernetes` off `spec.finalizers` of a namespace whose content is gone.
-    FinalizeNamespace {
-        name: String,
-        uid: String,
-    },
+    FinalizeNamespace { name: String, uid: String },
     /// Binds a pod to a node; conditions and `spec.nodeName` are set in one write.
-    Bind {
-        namespace: String,
-        name: String,
-        uid: String,
-        node: String,
-    },
+    Bind { namespace: String, name: String, uid: String, node: String },
     /// An Event about an object; repeated ones are folded by the server as client-go's recorder does.
     Event(Event),
 }
@@ -98,6 +96,14 @@ pub struct Event {
     pub message: String,
     /// `deployment-controller`, `default-scheduler`, …
     pub component: &'static str,
+}
+
+/// What to tell once it is known how a creation or deletion went. `{}` in the message of `success` stands for the object's
+/// name (known only then, where it was generated), in that of `failure` for the error's words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub success: Option<Event>,
+    pub failure: Event,
 }
 
 /// The answer of one look at one key.

@@ -114,6 +114,7 @@ pub struct TargetRef {
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointPort {
     /// Slices carry the name even where it is empty; Endpoints leave it out then.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub port: Option<i32>,
     pub protocol: Option<String>,

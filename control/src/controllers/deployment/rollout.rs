@@ -1,0 +1,112 @@
+//! The two strategies: rolling within surge and unavailability, and recreating.
+
+use super::plan::Plan;
+use crate::projection::{Phase, Pod, Strategy};
+
+impl Plan<'_> {
+    /// One step of a rolling update: grow the new set, or shrink the old ones, never both in one look.
+    pub fn roll(&mut self) {
+        self.find_new_set(true);
+        let moved = self.create.is_some() || self.grow_new_set() || self.shrink_old_sets();
+        if !moved && self.is_complete(&self.deployment.status.clone()) {
+            self.clean_up();
+        }
+        self.sync_rollout_status();
+    }
+
+    /// How large the new set, now of `replicas`, may become.
+    pub fn new_set_replicas(&self, replicas: i32) -> i32 {
+        if !matches!(self.deployment.strategy, Strategy::RollingUpdate { .. }) {
+            return self.deployment.replicas;
+        }
+        let room = self.deployment.replicas + self.max_surge() - self.total_replicas();
+        if room <= 0 { replicas } else { replicas + room.min(self.deployment.replicas - replicas) }
+    }
+
+    fn grow_new_set(&mut self) -> bool {
+        let Some(new) = self.new else { return false };
+        let (replicas, wanted) = (self.sets[new].replicas, self.deployment.replicas);
+        if replicas == wanted {
+            return false;
+        }
+        let target = if replicas > wanted { wanted } else { self.new_set_replicas(replicas) };
+        self.scale_set(new, target)
+    }
+
+    fn shrink_old_sets(&mut self) -> bool {
+        let Some(new) = self.new else { return false };
+        let old = self.active_old();
+        if old.is_empty() {
+            return false;
+        }
+        let min_available = self.deployment.replicas - self.max_unavailable();
+        let new_unavailable = self.sets[new].replicas - self.sets[new].status.available_replicas;
+        let spare = self.total_replicas() - min_available - new_unavailable;
+        if spare <= 0 {
+            return false;
+        }
+        // What doesn't work anyway goes first: it can't cost availability.
+        let cleaned = self.drop_unhealthy(&old, spare);
+        let available: i32 = self.sets.iter().map(|s| s.status.available_replicas).sum();
+        let dropped = self.drop_available(&old, available - min_available);
+        cleaned + dropped > 0
+    }
+
+    fn drop_unhealthy(&mut self, old: &[usize], spare: i32) -> i32 {
+        let mut dropped = 0;
+        for &index in old {
+            let (replicas, available) = (self.sets[index].replicas, self.sets[index].status.available_replicas);
+            if dropped >= spare {
+                break;
+            }
+            let count = (spare - dropped).min(replicas - available);
+            if replicas > 0 && count > 0 {
+                self.scale_set(index, replicas - count);
+                dropped += count;
+            }
+        }
+        dropped
+    }
+
+    fn drop_available(&mut self, old: &[usize], spare: i32) -> i32 {
+        let mut dropped = 0;
+        for &index in old {
+            let replicas = self.sets[index].replicas;
+            let count = replicas.min(spare - dropped);
+            if count > 0 {
+                self.scale_set(index, replicas - count);
+                dropped += count;
+            }
+        }
+        dropped
+    }
+
+    /// All old pods go, and only when the last is gone the new ones come.
+    pub fn recreate(&mut self) {
+        self.find_new_set(false);
+        let mut shrunk = false;
+        for index in self.active_old() {
+            shrunk |= self.scale_set(index, 0);
+        }
+        if !shrunk && !self.old_pods_run() {
+            if self.new.is_none() {
+                self.find_new_set(true);
+            }
+            if let Some(new) = self.new {
+                self.scale_set(new, self.deployment.replicas);
+            }
+            if self.is_complete(&self.deployment.status.clone()) {
+                self.clean_up();
+            }
+        }
+        self.sync_rollout_status();
+    }
+
+    fn old_pods_run(&self) -> bool {
+        self.old().into_iter().any(|i| {
+            let set = &self.sets[i];
+            let running = |p: crate::view::Item<Pod>| !matches!(p.phase, Phase::Succeeded | Phase::Failed);
+            set.status.replicas > 0 || self.view.controlled::<Pod>(&set.meta.uid).any(running)
+        })
+    }
+}
