@@ -7,7 +7,8 @@
 //! What bounds a hostile body: its bytes (the listener's limit and `MAX_BODY`), nesting and objects (`bounds`), and
 //! for YAML what aliases multiply.
 
-mod bounds;
+pub(crate) mod any;
+pub(crate) mod bounds;
 mod golang;
 mod json;
 mod protobuf;

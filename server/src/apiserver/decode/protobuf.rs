@@ -5,7 +5,7 @@
 //! Go's JSON encoder does. Fields that the table doesn't know are skipped, as in Kubernetes, whatever validation says.
 
 use super::bounds::Bounds;
-use super::{Decoded, Head, Strict, Target, head, judge, scalars, typed, unrecognized};
+use super::{Decoded, Head, Strict, Target, any, head, judge, scalars, typed, unrecognized};
 use crate::apiserver::FieldValidation;
 use crate::apiserver::schema::{Field, Kind, Label, Message, Schema, Shape, schema};
 use base64::Engine;
@@ -300,7 +300,7 @@ impl Reader {
             return Ok(None);
         }
         let mut source = serde_json::Deserializer::from_slice(json);
-        typed::raw(&mut source, &mut self.bounds)
+        any::read(&mut source, &mut self.bounds)
             .and_then(|value| source.end().map(|()| Some(value)))
             .map_err(|e| e.to_string())
     }

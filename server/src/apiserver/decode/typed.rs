@@ -5,6 +5,7 @@
 //! by value appear even when empty. A value of the wrong type doesn't end the pass: as in Go the first one is the error
 //! and the rest is read, so that syntax errors and others are found in the same order.
 
+use super::any;
 use super::bounds::Bounds;
 use super::scalars;
 use crate::apiserver::schema::{Field, Kind, Label, Message, Schema, Shape, schema};
@@ -278,7 +279,9 @@ impl<'de> Visitor<'de> for Slot<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<Value>, A::Error> {
         let kind = match (self.want.label, self.want.kind, self.shape()) {
             (Label::List, kind, _) => kind,
-            (_, _, Some((Shape::Raw, _))) => return Raw(&mut self.session.bounds).visit_seq(seq).map(Some),
+            (_, _, Some((Shape::Raw, _))) => {
+                return any::Any::within(&mut self.session.bounds).visit_seq(seq).map(Some);
+            }
             (_, _, Some((Shape::Items, message))) => message.fields.first().map_or(Kind::String, |f| f.kind),
             (_, _, Some((Shape::SchemaOrArray | Shape::SchemaOrStrings, message))) => {
                 message.fields.get(1).map_or(Kind::String, |f| f.kind)
@@ -311,7 +314,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
             return read_map(self.session, kind, map).map(Some);
         }
         match self.shape() {
-            Some((Shape::Raw, _)) => Raw(&mut self.session.bounds).visit_map(map).map(Some),
+            Some((Shape::Raw, _)) => any::Any::within(&mut self.session.bounds).visit_map(map).map(Some),
             Some((Shape::Struct, message)) => Struct { session: self.session, message }.visit_map(map).map(Some),
             Some((Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings, choice)) => {
                 let schema = self.session.schema;
@@ -321,7 +324,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
                 });
                 match props {
                     Some(message) => Struct { session: self.session, message }.visit_map(map).map(Some),
-                    None => Raw(&mut self.session.bounds).visit_map(map).map(Some),
+                    None => any::Any::within(&mut self.session.bounds).visit_map(map).map(Some),
                 }
             }
             shape => {
@@ -509,74 +512,4 @@ pub fn complete(tree: &mut Map<String, Value>, message: &'static Message, schema
         tree.insert(field.json.into(), value);
     }
     added
-}
-
-/// Any JSON, as it stands.
-pub fn raw<'de, D: Deserializer<'de>>(source: D, bounds: &mut Bounds) -> Result<Value, D::Error> {
-    Raw(bounds).deserialize(source)
-}
-
-/// What Go's decoder calls a value of this kind.
-pub fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-struct Raw<'s>(&'s mut Bounds);
-
-impl<'de> DeserializeSeed<'de> for Raw<'_> {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Value, D::Error> {
-        source.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Raw<'_> {
-    type Value = Value;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        self.0.enter().map_err(A::Error::custom)?;
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Raw(&mut *self.0))? {
-            items.push(item);
-        }
-        self.0.leave();
-        Ok(Value::Array(items))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        self.0.objects(1).and_then(|()| self.0.enter()).map_err(A::Error::custom)?;
-        let mut entries = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Raw(&mut *self.0))?;
-            entries.insert(key, value);
-        }
-        self.0.leave();
-        Ok(Value::Object(entries))
-    }
 }

@@ -9,7 +9,7 @@
 //! multiply by nine each ("a billion laughs") end there.
 
 use super::bounds::Bounds;
-use super::{Decoded, Head, Strict, Target, head, judge, typed, unrecognized};
+use super::{Decoded, Head, Strict, Target, any, head, judge, typed, unrecognized};
 use crate::apiserver::FieldValidation;
 use longshore_api::Status;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, StrInput, Tag};
@@ -29,7 +29,7 @@ pub fn body(bytes: &[u8], target: &Target<'_>, validation: FieldValidation) -> R
         None | Some(Value::Null) => Ok(""),
         Some(Value::String(text)) => Ok(text.as_str()),
         Some(other) => {
-            let what = typed::go_kind(other);
+            let what = any::go_kind(other);
             let why = format!("json: cannot unmarshal {what} into Go struct field .{field} of type string");
             Err(unrecognized(target, &format!("couldn't get version/kind; json parse error: {why}"), bytes))
         }
