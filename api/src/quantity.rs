@@ -79,6 +79,10 @@ impl Quantity {
     pub fn is_zero(&self) -> bool {
         self.nanos == 0
     }
+    /// Compares amounts, however they were written (`Ord` tells `1` from `1e0`, to be a total order).
+    pub fn cmp_amount(&self, other: &Self) -> std::cmp::Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
     pub fn saturating_add(self, other: Self) -> Self {
         Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format: self.format }
     }

@@ -4,11 +4,15 @@
 //! nothing a client sent is lost on the way; validation reads typed structs of `k8s-openapi`, so that a misspelt field name
 //! is a compile error here. To add a kind: a file with a `pub static RESOURCE`, and a line in `REGISTRY`.
 
+mod addresses;
+pub mod age;
 pub mod config_map;
 pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
+mod findings;
+mod labels;
 pub mod lease;
 pub mod namespace;
 pub mod node;
@@ -16,8 +20,11 @@ pub mod pod;
 mod registry;
 pub mod replica_set;
 pub mod secret;
+mod selectors;
 pub mod service;
 pub mod service_account;
+mod tree;
+mod workload;
 
 pub use registry::{Registry, registry};
 
@@ -172,6 +179,21 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
+impl Column {
+    /// A column that is always shown.
+    const fn new(name: &'static str, r#type: &'static str, description: &'static str) -> Self {
+        Self { name, r#type, format: "", description, priority: 0 }
+    }
+    /// A column of `-o wide`.
+    const fn wide(name: &'static str, description: &'static str) -> Self {
+        Self { name, r#type: "string", format: "", description, priority: 1 }
+    }
+    const AGE: Self = Self::new("Age", "string", AGE);
+}
+
+/// What the API's own documentation says of `metadata.creationTimestamp`.
+const AGE: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 impl Subresource {
     /// `status` of a kind: speaks the kind itself.
     const fn status(group: &'static str, kind: &'static str) -> Self {
@@ -179,6 +201,18 @@ impl Subresource {
     }
     const SCALE: Self =
         Self { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: &["get", "patch", "update"] };
+}
+
+/// The first generation of what is wanted.
+fn set_generation(tree: &mut Value, generation: i64) {
+    if let Some(metadata) = tree::child(tree, "metadata") {
+        metadata.insert("generation".into(), generation.into());
+    }
+}
+
+/// Counts a change of what is wanted; everything else leaves the generation as it was.
+fn count_generation(tree: &mut Value, old: &Value, unchanged: bool) {
+    set_generation(tree, tree::int_at(old, "/metadata/generation") + i64::from(!unchanged));
 }
 
 impl Resource {
