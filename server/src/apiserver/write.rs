@@ -346,7 +346,7 @@ impl Api {
             subresource,
             old,
         };
-        super::admission::admit(&admission, tree)
+        super::admission::admit(&admission, tree).await
     }
 }
 

@@ -57,6 +57,18 @@ impl Registry {
     }
 }
 
+/// What the store asks of kinds when it makes objects out of rows.
+impl crate::store::Kinds for Registry {
+    fn fields(&self, resource: &str, tree: &Value) -> BTreeMap<&'static str, String> {
+        self.by_name(resource).map_or_else(BTreeMap::new, |r| (r.fields)(tree))
+    }
+
+    fn sealed(&self, resource: &str) -> bool {
+        // A kind that is no longer known is better sealed than not.
+        self.by_name(resource).is_none_or(|r| r.sealed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! A loaded cluster: what everyone else sees of the store.
 
+use super::companion::Companions;
 use super::error::{StoreError, WriteError};
 use super::history::{History, HistoryLimits};
 use super::memory::{ListQuery, Listing, Memory};
@@ -69,6 +70,7 @@ impl CommitWait {
 #[derive(Debug)]
 pub struct Cluster {
     info: ClusterInfo,
+    companions: Companions,
     state: RwLock<State>,
     reached: tokio::sync::watch::Sender<Revision>,
 }
@@ -87,7 +89,12 @@ impl Cluster {
         let history = History::new(Revision(0), HistoryLimits::default());
         let (revision, compacted) = (Revision(0), Revision(0));
         let state = State { revision, compacted, memory: Memory::default(), history, hub: Hub::default() };
-        Self { info, state: RwLock::new(state), reached: tokio::sync::watch::channel(revision).0 }
+        Self {
+            info,
+            companions: Companions::default(),
+            state: RwLock::new(state),
+            reached: tokio::sync::watch::channel(revision).0,
+        }
     }
 
     pub fn id(&self) -> &ClusterId {
@@ -100,6 +107,11 @@ impl Cluster {
 
     pub fn info(&self) -> &ClusterInfo {
         &self.info
+    }
+
+    /// What another room keeps beside this cluster while it is loaded: one value of each type.
+    pub fn companion<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        self.companions.get()
     }
 
     /// The last committed revision.

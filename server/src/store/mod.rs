@@ -1,6 +1,7 @@
 //! The store: a cluster is one ordered log in Postgres with an in-memory copy in front.
 
 mod cluster;
+mod companion;
 mod error;
 mod history;
 mod memory;

@@ -1,8 +1,24 @@
 //! Admission: what a write must satisfy, or is given, because of other objects in the cluster.
+//!
+//! The steps are Kubernetes's built-in plugins, in their order: NamespaceLifecycle, ServiceAccount, TaintNodesByCondition,
+//! Priority, DefaultTolerationSeconds; after them a Service is given its addresses, which Kubernetes does in its storage.
+//! What a node may write is judged by `node_restriction`.
 
+mod addresses;
+mod bootstrap;
+mod namespaces;
+mod pods;
+mod service_accounts;
+#[cfg(test)]
+mod tests;
+
+pub use bootstrap::{Bootstrap, bootstrap};
+
+use super::api;
+use super::errors;
 use crate::accounts::Identity;
 use crate::resources::Resource;
-use crate::store::Cluster;
+use crate::store::{Cluster, Object};
 use longshore_api::Status;
 use serde_json::Value;
 use std::sync::Arc;
@@ -28,6 +44,50 @@ pub struct Admission<'a> {
 
 /// Called for creates after `prepare_create`, for updates after `prepare_update`, and before validation; for deletes with
 /// the object as it is.
-pub fn admit(_admission: &Admission<'_>, _tree: &mut Value) -> Result<(), Status> {
+pub async fn admit(admission: &Admission<'_>, tree: &mut Value) -> Result<(), Status> {
+    namespaces::admit(admission, tree).await?;
+    if admission.operation == Operation::Delete || !admission.subresource.is_empty() {
+        return Ok(());
+    }
+    let create = admission.operation == Operation::Create;
+    match (admission.resource.group, admission.resource.plural) {
+        ("", "pods") => {
+            if create {
+                service_accounts::admit(admission, tree).await?;
+                pods::priority(tree)?;
+            }
+            pods::tolerations(tree);
+        }
+        ("", "nodes") if create => pods::not_ready(tree),
+        ("", "services") => addresses::admit(admission, tree)?,
+        _ => {}
+    }
     Ok(())
+}
+
+impl Admission<'_> {
+    /// Refuses the write, as Kubernetes's admission does.
+    fn forbidden(&self, name: &str, why: &str) -> Status {
+        Status::forbidden(&self.resource.group_resource(), name, why)
+    }
+}
+
+/// The newest state of an object, writes in flight included. That there is none is said only from what is committed: a
+/// deletion in flight may still come to nothing.
+async fn newest(
+    cluster: &Cluster,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Arc<Object>>, Status> {
+    let key = api::key(resource, namespace, name);
+    let newest = cluster.newest(&key);
+    if newest.object.is_some() {
+        return Ok(newest.object);
+    }
+    if let Some(commit) = newest.commit {
+        // Whether it was committed or not: afterwards the committed state tells.
+        let _ = commit.wait().await;
+    }
+    cluster.get(&key).map_err(errors::store)
 }
