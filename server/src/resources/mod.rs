@@ -23,6 +23,8 @@ pub mod secret;
 mod selectors;
 pub mod service;
 pub mod service_account;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod workload;
 
