@@ -249,6 +249,10 @@ impl Api {
             metadata::fill_update(&mut new, old);
             (kind.prepare_update)(&request(cx, metadata::text(old, "namespace")), &mut new, old);
         }
+        if part == Part::Status {
+            (kind.default)(&mut new);
+            (kind.prepare_status)(&mut new, old);
+        }
         let subresource = match part {
             Part::Main => "",
             Part::Status => "status",

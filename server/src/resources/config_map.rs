@@ -73,7 +73,8 @@ pub(super) fn frozen(tree: &Value, old: &Value, fields: &[&str]) -> Vec<field::E
         for field in fields {
             let pointer = format!("/{field}");
             let (new, was) = (at(tree, &pointer), at(old, &pointer));
-            if !same(new, was) && !(map_at(tree, &pointer).next().is_none() && map_at(old, &pointer).next().is_none()) {
+            let both_empty = map_at(tree, &pointer).next().is_none() && map_at(old, &pointer).next().is_none();
+            if !both_empty && !same(new, was) {
                 found.forbidden(&Path::new(field), FROZEN);
             }
         }

@@ -74,7 +74,7 @@ fn cells(tree: &Value, now: jiff::Timestamp) -> Vec<Value> {
 fn shown(list: Vec<String>) -> String {
     match list.len() {
         0 => "<unset>".to_string(),
-        ..=endpoints::SHOWN => list.join(","),
+        1..=endpoints::SHOWN => list.join(","),
         many => format!("{} + {} more...", list[..endpoints::SHOWN].join(","), many - endpoints::SHOWN),
     }
 }
@@ -109,7 +109,7 @@ fn endpoint(endpoint: &Endpoint, kind: &str, path: &Path, found: &mut Findings) 
     let addresses = path.child("addresses");
     match endpoint.addresses.len() {
         0 => found.required(&addresses, "must contain at least 1 address"),
-        ..=MAX_ADDRESSES => {}
+        1..=MAX_ADDRESSES => {}
         many => found.too_many(&addresses, many, MAX_ADDRESSES),
     }
     for (i, value) in endpoint.addresses.iter().enumerate() {

@@ -72,6 +72,8 @@ pub struct Resource {
     pub prepare_create: fn(&Request<'_>, &mut Value),
     /// On update of the main resource: keeps what only subresources may change (status), counts generation.
     pub prepare_update: fn(&Request<'_>, &mut Value, old: &Value),
+    /// On update of `status`, after defaults: what the writer of a status may not drop.
+    pub prepare_status: fn(&mut Value, old: &Value),
     pub validate: fn(&Value) -> Vec<field::Error>,
     /// After `validate`: what may not change, and transitions.
     pub validate_update: fn(&Value, old: &Value) -> Vec<field::Error>,
@@ -143,6 +145,7 @@ pub const BASE: Resource = Resource {
     default: |_| {},
     prepare_create: |_, _| {},
     prepare_update: |_, _, _| {},
+    prepare_status: |_, _| {},
     validate: |_| Vec::new(),
     validate_update: |_, _| Vec::new(),
     validate_status_update: |_, _| Vec::new(),

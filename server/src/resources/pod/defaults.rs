@@ -5,12 +5,16 @@
 
 use super::super::tree::{child, child_of, each, fill, fill_zero, put, there};
 use longshore_api::quantity::Quantity;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 type Fields = Map<String, Value>;
 
 /// A pod.
 pub fn pod(tree: &mut Value) {
+    if let Some(status) = tree.get_mut("status").and_then(Value::as_object_mut) {
+        both_addresses(status, "podIP", "podIPs");
+        both_addresses(status, "hostIP", "hostIPs");
+    }
     let Some(spec) = child(tree, "spec") else { return };
     spec_defaults(spec);
     for list in ["containers", "initContainers"] {
@@ -21,6 +25,18 @@ pub fn pod(tree: &mut Value) {
         for list in ["containers", "initContainers"] {
             each(spec, list).for_each(host_ports);
         }
+    }
+}
+
+/// The single address and the first of the list are one; where they differ the single one counts, as older kubelets know
+/// no other.
+fn both_addresses(status: &mut Fields, single: &str, list: &str) {
+    let of = |value: Option<&Value>| value.and_then(Value::as_str).filter(|s| !s.is_empty()).map(String::from);
+    let first = of(status.get(list).and_then(|list| list.get(0)).and_then(|entry| entry.get("ip")));
+    match (of(status.get(single)), first) {
+        (Some(ip), first) if first.as_ref() != Some(&ip) => drop(status.insert(list.into(), json!([{"ip": ip}]))),
+        (None, Some(ip)) => drop(status.insert(single.into(), ip.into())),
+        _ => {}
     }
 }
 
@@ -227,7 +243,6 @@ pub fn without_status(tree: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn pulls_latest_always() {

@@ -6,6 +6,7 @@
 mod columns;
 mod containers;
 mod defaults;
+mod environment;
 pub(super) mod resources;
 pub(super) mod scheduling;
 mod security;
@@ -47,6 +48,7 @@ pub static RESOURCE: Resource = Resource {
     default: defaults::pod,
     prepare_create,
     prepare_update,
+    prepare_status,
     validate: validation::pod,
     validate_update: update::spec,
     validate_status_update: update::status,
@@ -75,6 +77,14 @@ fn prepare_create(_: &Request<'_>, pod: &mut Value) {
 fn prepare_update(_: &Request<'_>, pod: &mut Value, old: &Value) {
     put(pod, "status", at(old, "/status").clone());
     count_generation(pod, old, same(at(pod, "/spec"), at(old, "/spec")));
+}
+
+/// A pod's class is decided once. Agents that leave it out of a status mean what it was.
+fn prepare_status(pod: &mut Value, old: &Value) {
+    let class = at(old, "/status/qosClass").clone();
+    if let Some(status) = tree::child(pod, "status") {
+        tree::fill_zero(status, "qosClass", class);
+    }
 }
 
 fn fields(pod: &Value) -> BTreeMap<&'static str, String> {

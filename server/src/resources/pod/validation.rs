@@ -2,7 +2,7 @@
 //! own beside this one.
 
 use super::containers::{self, Around};
-use super::{resources, scheduling, security, volumes};
+use super::{environment, resources, scheduling, security, volumes};
 use crate::resources::addresses;
 use crate::resources::findings::{Findings, all, text};
 use crate::resources::labels::{annotations, labels};
@@ -131,7 +131,7 @@ fn pod_spec(spec: &PodSpec, is_pod: bool, path: &Path, found: &mut Findings) {
             name => found.none_or_one_of(&path.child("os"), Some(name), &["linux", "windows"]),
         }
     }
-    containers::file_key_volumes(spec, path, found);
+    environment::file_key_volumes(spec, path, found);
 }
 
 /// Fields that hold names of other things.

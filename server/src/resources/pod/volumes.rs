@@ -119,21 +119,15 @@ fn source(volume: &Volume, is_pod: bool, path: &Path, found: &mut Findings) {
             let Some(projected) = &volume.projected else { return };
             projections(projected, &path.child("projected"), found);
         }
-        "persistentVolumeClaim" => {
-            if volume.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name.is_empty()) {
-                found.required(&path.child("persistentVolumeClaim").child("claimName"), "");
-            }
+        "persistentVolumeClaim" if volume.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name.is_empty()) => {
+            found.required(&path.child("persistentVolumeClaim").child("claimName"), "");
         }
         "nfs" => nfs(volume, &path.child("nfs"), found),
-        "csi" => {
-            if volume.csi.as_ref().is_some_and(|csi| csi.driver.is_empty()) {
-                found.required(&path.child("csi").child("driver"), "");
-            }
+        "csi" if volume.csi.as_ref().is_some_and(|csi| csi.driver.is_empty()) => {
+            found.required(&path.child("csi").child("driver"), "");
         }
-        "ephemeral" => {
-            if volume.ephemeral.as_ref().is_some_and(|e| e.volume_claim_template.is_none()) {
-                found.required(&path.child("ephemeral").child("volumeClaimTemplate"), "");
-            }
+        "ephemeral" if volume.ephemeral.as_ref().is_some_and(|e| e.volume_claim_template.is_none()) => {
+            found.required(&path.child("ephemeral").child("volumeClaimTemplate"), "");
         }
         "image" => {
             let Some(image) = &volume.image else { return };

@@ -262,7 +262,8 @@ pub fn update(tree: &Value, old: &Value) -> Vec<Error> {
     const ONCE: &str = "may not change once set";
     let named = |spec: &ServiceSpec| text(&spec.type_) == "ExternalName";
     let headless = |spec: &ServiceSpec| all(&spec.cluster_ips) == ["None"];
-    if !named(&new) && !named(&was) && !(headless(&new) && headless(&was)) {
+    let both_headless = headless(&new) && headless(&was);
+    if !named(&new) && !named(&was) && !both_headless {
         let (ips, old_ips) = (all(&new.cluster_ips), all(&was.cluster_ips));
         let path = path.child("clusterIPs");
         if ips.is_empty() && !old_ips.is_empty() {

@@ -448,3 +448,27 @@ fn warns_of_what_is_likely_a_mistake() {
     );
     assert_eq!((RESOURCE.warnings)(&pod, Some(&pod)), [""; 0]);
 }
+
+#[test]
+fn one_address_is_the_first_of_many() {
+    for (status, expected) in [
+        (json!({"podIP": "10.0.0.1"}), json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]})),
+        (json!({"hostIPs": [{"ip": "10.0.0.1"}]}), json!({"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}]})),
+        (json!({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.1"}]}), json!({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}]})),
+    ] {
+        let mut pod = json!({"spec": {}, "status": status});
+        (RESOURCE.default)(&mut pod);
+        assert_eq!(pod["status"], expected);
+    }
+}
+
+#[test]
+fn keeps_its_class_when_a_status_leaves_it_out() {
+    let old = json!({"spec": {}, "status": {"phase": "Pending", "qosClass": "Burstable"}});
+    let mut new = json!({"spec": {}, "status": {"phase": "Running"}});
+    (RESOURCE.prepare_status)(&mut new, &old);
+    assert_eq!(new["status"]["qosClass"], "Burstable");
+    new["status"]["qosClass"] = json!("Guaranteed");
+    let got = (RESOURCE.validate_status_update)(&new, &old);
+    assert_eq!(got[0].to_string(), "status.qosClass: Invalid value: \"Guaranteed\": field is immutable");
+}
