@@ -217,43 +217,45 @@ fn validate_maps(root: &Path, tree: &Value, errors: &mut Vec<Error>) {
         let why = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
         errors.push(Error::invalid(&at, json!(all), why));
     }
+    for (i, finalizer) in all.iter().enumerate() {
+        if !finalizer.contains('/') && !["kubernetes", ORPHAN, FOREGROUND].contains(finalizer) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(Error::invalid(&at.index(i), *finalizer, why));
+        }
+    }
 }
 
 fn validate_owners(at: &Path, owners: &Value, errors: &mut Vec<Error>) {
-    let mut controller: Option<&str> = None;
+    let mut controller: Option<String> = None;
     for (i, owner) in owners.as_array().map(Vec::as_slice).unwrap_or_default().iter().enumerate() {
         let at_owner = at.index(i);
         let field = |name: &str| owner[name].as_str().unwrap_or_default();
         let api_version = field("apiVersion");
-        match GroupVersion::parse(api_version) {
-            Ok(gv) if gv.version.is_empty() => {
-                errors.push(Error::invalid(&at_owner.child("apiVersion"), api_version, "version must not be empty"));
-            }
-            Ok(gv) if gv.group.is_empty() && gv.version == "v1" && field("kind") == "Event" => {
-                errors.push(Error::invalid(
-                    &at_owner,
-                    owner.clone(),
-                    "/v1, Kind=Event is disallowed from being an owner",
-                ));
-            }
-            Ok(_) => {}
-            Err(why) => errors.push(Error::invalid(&at_owner.child("apiVersion"), api_version, why)),
+        if api_version.is_empty() {
+            errors.push(Error::required(&at_owner.child("apiVersion"), "must not be empty"));
+        } else if !GroupVersion::parse(api_version).is_ok_and(|gv| !gv.version.is_empty()) {
+            let why = "must be <group>/<version> or <version>";
+            errors.push(Error::invalid(&at_owner.child("apiVersion"), api_version, why));
         }
         for name in ["kind", "name", "uid"] {
             if field(name).is_empty() {
-                errors.push(Error::invalid(&at_owner.child(name), "", "must not be empty"));
+                errors.push(Error::required(&at_owner.child(name), "must not be empty"));
             }
         }
+        if api_version == "v1" && field("kind") == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(Error::invalid(&at_owner, owner.clone(), why));
+        }
         if owner["controller"] == true {
-            match controller {
+            let this = format!("{}/{}", field("kind"), field("name"));
+            match &controller {
                 Some(first) => {
                     let why = format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
-                        field("name")
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
                     errors.push(Error::invalid(at, owners.clone(), why));
                 }
-                None => controller = Some(field("name")),
+                None => controller = Some(this),
             }
         }
     }
@@ -312,7 +314,7 @@ mod tests {
         );
         assert!(wrong[0].starts_with("metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain"));
         assert!(wrong[1].starts_with("metadata.labels: Invalid value: \"-\""));
-        assert_eq!(wrong[2], "metadata.ownerReferences[0].uid: Invalid value: \"\": must not be empty");
+        assert_eq!(wrong[2], "metadata.ownerReferences[0].uid: Required value: must not be empty");
         let both = problems(json!({"name": "a", "namespace": "n", "finalizers": [ORPHAN, FOREGROUND]}));
         assert!(both[0].contains("cannot be both set"));
     }

@@ -454,7 +454,10 @@ fn one_address_is_the_first_of_many() {
     for (status, expected) in [
         (json!({"podIP": "10.0.0.1"}), json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]})),
         (json!({"hostIPs": [{"ip": "10.0.0.1"}]}), json!({"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}]})),
-        (json!({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.1"}]}), json!({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}]})),
+        (
+            json!({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.1"}]}),
+            json!({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}]}),
+        ),
     ] {
         let mut pod = json!({"spec": {}, "status": status});
         (RESOURCE.default)(&mut pod);
