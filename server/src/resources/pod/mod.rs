@@ -72,6 +72,40 @@ fn prepare_create(_: &Request<'_>, pod: &mut Value) {
     }
     put(pod, "status", status);
     set_generation(pod, 1);
+    label_keys(pod);
+}
+
+/// `matchLabelKeys` stand for the values that the pod itself has: they become part of the selectors they refine, so that
+/// the scheduler reads selectors only.
+fn label_keys(pod: &mut Value) {
+    let labels = at(pod, "/metadata/labels").clone();
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    tree::each(spec, "topologySpreadConstraints").for_each(|term| merge_label_keys(term, &labels));
+    let Some(affinity) = tree::there(spec, "affinity") else { return };
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(terms) = tree::there(affinity, kind) else { continue };
+        tree::each(terms, "requiredDuringSchedulingIgnoredDuringExecution")
+            .for_each(|term| merge_label_keys(term, &labels));
+        tree::each(terms, "preferredDuringSchedulingIgnoredDuringExecution")
+            .filter_map(|weighted| tree::there(weighted, "podAffinityTerm"))
+            .for_each(|term| merge_label_keys(term, &labels));
+    }
+}
+
+fn merge_label_keys(term: &mut serde_json::Map<String, Value>, labels: &Value) {
+    for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        let keys = term.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+        // Without a selector the keys are refused; nothing is made up for them here.
+        let Some(selector) = tree::there(term, "labelSelector") else { return };
+        for key in keys.iter().filter_map(Value::as_str) {
+            let Some(value) = labels.get(key) else { continue };
+            let expression = json!({"key": key, "operator": operator, "values": [value]});
+            match selector.entry("matchExpressions").or_insert_with(|| json!([])) {
+                Value::Array(list) if !list.contains(&expression) => list.push(expression),
+                _ => {}
+            }
+        }
+    }
 }
 
 fn prepare_update(_: &Request<'_>, pod: &mut Value, old: &Value) {

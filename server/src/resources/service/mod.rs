@@ -25,7 +25,7 @@ pub static RESOURCE: Resource = Resource {
     subresources: &[Subresource::status("", "Service")],
     columns: COLUMNS,
     cells,
-    // 1.34 made names that start with a digit possible.
+    // A name may start with a digit since 1.37.
     name_rule: longshore_api::names::dns1123_label,
     default,
     prepare_create,

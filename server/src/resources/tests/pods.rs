@@ -475,3 +475,18 @@ fn keeps_its_class_when_a_status_leaves_it_out() {
     let got = (RESOURCE.validate_status_update)(&new, &old);
     assert_eq!(got[0].to_string(), "status.qosClass: Invalid value: \"Guaranteed\": field is immutable");
 }
+
+#[test]
+fn label_keys_become_part_of_their_selectors() {
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}, "matchLabelKeys": ["hash"], "mismatchLabelKeys": ["tenant", "none"]});
+    let mut pod = json!({"metadata": {"name": "a", "labels": {"hash": "1", "tenant": "x"}}, "spec": {
+        "containers": [{"name": "a", "image": "a"}],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}});
+    (RESOURCE.default)(&mut pod);
+    let request = crate::resources::Request { now: jiff::Timestamp::UNIX_EPOCH, user: "", namespace: "" };
+    (RESOURCE.prepare_create)(&request, &mut pod);
+    let merged = &pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]["labelSelector"];
+    let expected = json!([{"key": "hash", "operator": "In", "values": ["1"]}, {"key": "tenant", "operator": "NotIn", "values": ["x"]}]);
+    assert_eq!(merged["matchExpressions"], expected);
+    assert_eq!((RESOURCE.validate)(&pod), []);
+}
