@@ -92,6 +92,7 @@ impl Api {
         }
         (kind.default)(&mut body);
         let generated = metadata::text(&body, "name").is_empty() && !metadata::text(&body, "generateName").is_empty();
+        super::admission::await_dependencies(&cx.cluster, kind, namespace, &body).await;
         for _ in 0..NAME_ATTEMPTS {
             let mut tree = body.clone();
             if generated {
@@ -240,7 +241,7 @@ impl Api {
         let kind = api::stored(resource);
         let mut new = match part {
             Part::Main => body,
-            Part::Status => with_part(old, &body, &["status"]),
+            Part::Status => with_status(kind, old, &body),
             Part::Finalize => with_part(old, &body, &["spec", "finalizers"]),
             Part::Scale => super::scale::written(resource, old, &body)?,
         };
@@ -267,7 +268,10 @@ impl Api {
                 problems.extend((kind.validate)(&new));
                 problems.extend((kind.validate_update)(&new, old));
             }
-            Part::Status => problems.extend((kind.validate_status_update)(&new, old)),
+            Part::Status => {
+                problems.extend(metadata::validate_update(&new, old));
+                problems.extend((kind.validate_status_update)(&new, old));
+            }
             Part::Finalize => {}
         }
         refuse(kind, &new, &problems)?;
@@ -350,7 +354,7 @@ impl Api {
             subresource,
             old,
         };
-        super::admission::admit(&admission, tree).await
+        super::admission::admit(&admission, tree)
     }
 }
 
@@ -443,6 +447,19 @@ fn with_part(old: &Value, body: &Value, path: &[&str]) -> Value {
         (Some(value), Some(fields)) => drop(fields.insert(last.to_string(), value.clone())),
         (None, Some(fields)) => drop(fields.remove(*last)),
         (_, None) => {}
+    }
+    new
+}
+
+/// A status as it was written, and what may be written with it: annotations (a Deployment's revision is one) and, except
+/// for Deployments, labels. A body that leaves them out leaves them as they are.
+fn with_status(kind: &Resource, old: &Value, body: &Value) -> Value {
+    let mut new = with_part(old, body, &["status"]);
+    let fields: &[&str] = if kind.plural == "deployments" { &["annotations"] } else { &["annotations", "labels"] };
+    for field in fields {
+        if let Some(value) = body["metadata"].get(field).filter(|value| !value.is_null()) {
+            metadata::of(&mut new).insert((*field).into(), value.clone());
+        }
     }
     new
 }

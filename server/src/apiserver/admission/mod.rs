@@ -44,8 +44,8 @@ pub struct Admission<'a> {
 
 /// Called for creates after `prepare_create`, for updates after `prepare_update`, and before validation; for deletes with
 /// the object as it is.
-pub async fn admit(admission: &Admission<'_>, tree: &mut Value) -> Result<(), Status> {
-    namespaces::admit(admission, tree).await?;
+pub fn admit(admission: &Admission<'_>, tree: &mut Value) -> Result<(), Status> {
+    namespaces::admit(admission, tree)?;
     if admission.operation == Operation::Delete || !admission.subresource.is_empty() {
         return Ok(());
     }
@@ -53,7 +53,7 @@ pub async fn admit(admission: &Admission<'_>, tree: &mut Value) -> Result<(), St
     match (admission.resource.group, admission.resource.plural) {
         ("", "pods") => {
             if create {
-                service_accounts::admit(admission, tree).await?;
+                service_accounts::admit(admission, tree)?;
                 pods::priority(tree)?;
             }
             pods::tolerations(tree);
@@ -72,22 +72,20 @@ impl Admission<'_> {
     }
 }
 
-/// The newest state of an object, writes in flight included. That there is none is said only from what is committed: a
-/// deletion in flight may still come to nothing.
-async fn newest(
-    cluster: &Cluster,
-    resource: &Resource,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<Arc<Object>>, Status> {
+/// Before the first try of a create: waits, briefly, for what is about to be there. A namespace's `default` service account
+/// comes a moment after its namespace, and a script that makes both a namespace and a pod must not fail for it.
+pub async fn await_dependencies(cluster: &Arc<Cluster>, resource: &Resource, namespace: &str, tree: &Value) {
+    if resource.plural == "pods" && resource.group.is_empty() {
+        service_accounts::await_default(cluster, namespace, tree).await;
+    }
+}
+
+/// The newest state of an object, writes in flight included. A deletion in flight may still come to nothing: until it is
+/// committed the object counts as there.
+fn newest(cluster: &Cluster, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status> {
     let key = api::key(resource, namespace, name);
-    let newest = cluster.newest(&key);
-    if newest.object.is_some() {
-        return Ok(newest.object);
+    match cluster.newest(&key).object {
+        Some(object) => Ok(Some(object)),
+        None => cluster.get(&key).map_err(errors::store),
     }
-    if let Some(commit) = newest.commit {
-        // Whether it was committed or not: afterwards the committed state tells.
-        let _ = commit.wait().await;
-    }
-    cluster.get(&key).map_err(errors::store)
 }

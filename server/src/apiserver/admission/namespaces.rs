@@ -9,7 +9,7 @@ use serde_json::Value;
 /// What every cluster has always had.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
-pub async fn admit(admission: &Admission<'_>, tree: &Value) -> Result<(), Status> {
+pub fn admit(admission: &Admission<'_>, tree: &Value) -> Result<(), Status> {
     if admission.resource.plural == "namespaces" && admission.resource.group.is_empty() {
         let name = metadata::text(tree, "name");
         return match admission.operation {
@@ -24,7 +24,7 @@ pub async fn admit(admission: &Admission<'_>, tree: &Value) -> Result<(), Status
         return Ok(());
     }
     let name = metadata::text(tree, "namespace");
-    let Some(found) = newest(admission.cluster, &namespace::RESOURCE, "", name).await? else {
+    let Some(found) = newest(admission.cluster, &namespace::RESOURCE, "", name)? else {
         return Err(Status::not_found(&namespace::RESOURCE.group_resource(), name));
     };
     if found.field("status.phase") != Some("Terminating") {

@@ -4,7 +4,7 @@ use super::pods::push;
 use super::{Admission, newest};
 use crate::apiserver::metadata;
 use crate::resources::service_account;
-use crate::store::{Object, WatchFilter};
+use crate::store::{Cluster, WatchFilter};
 use longshore_api::Status;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const TOKEN_SECONDS: i64 = 3607;
 /// A namespace's `default` account comes a moment after the namespace; a pod made in between waits that long for it.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-pub async fn admit(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
+pub fn admit(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
     let (namespace, name) = (metadata::text(pod, "namespace").to_string(), metadata::text(pod, "name").to_string());
     if pod["metadata"]["annotations"].get(MIRROR).is_some() {
         return mirror(admission, &name, pod);
@@ -33,7 +33,7 @@ pub async fn admit(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Sta
             spec.insert("serviceAccount".into(), DEFAULT.into());
         }
     }
-    let Some(found) = find(admission, &namespace, &account).await? else {
+    let Some(found) = newest(admission.cluster, &service_account::RESOURCE, &namespace, &account)? else {
         let why =
             format!("error looking up service account {namespace}/{account}: serviceaccount {account:?} not found");
         return Err(admission.forbidden(&name, &why));
@@ -67,12 +67,12 @@ fn mirror(admission: &Admission<'_>, name: &str, pod: &Value) -> Result<(), Stat
     Ok(())
 }
 
-async fn find(admission: &Admission<'_>, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status> {
-    let cluster = admission.cluster;
-    let look = async || newest(cluster, &service_account::RESOURCE, namespace, name).await;
-    let found = look().await?;
-    if found.is_some() || name != DEFAULT {
-        return Ok(found);
+/// Waits until the namespace has its `default` account, if the pod is to run as it. Whether it came, admission tells.
+pub async fn await_default(cluster: &Arc<Cluster>, namespace: &str, pod: &Value) {
+    let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+    let there = || !matches!(newest(cluster, &service_account::RESOURCE, namespace, DEFAULT), Ok(None));
+    if !["", DEFAULT].contains(&account) || there() {
+        return;
     }
     let filter = WatchFilter {
         resource: Some(service_account::RESOURCE.store_name().into()),
@@ -80,17 +80,14 @@ async fn find(admission: &Admission<'_>, namespace: &str, name: &str) -> Result<
         internal: true,
         ..WatchFilter::default()
     };
-    let Ok(mut watch) = cluster.watch(None, filter) else { return Ok(None) };
+    let Ok(mut watch) = cluster.watch(None, filter) else { return };
     // It may have come between the first look and the watch.
     let wait = async {
-        loop {
-            match look().await {
-                Ok(None) => drop(watch.next().await),
-                answer => return answer,
-            }
+        while !there() {
+            watch.next().await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or(Ok(None))
+    let _ = tokio::time::timeout(PATIENCE, wait).await;
 }
 
 /// Adds the volume, and its mount to every container that has nothing at that place.

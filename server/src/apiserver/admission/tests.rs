@@ -25,7 +25,7 @@ async fn put(cluster: &Cluster, kind: &Resource, tree: &Value) -> Arc<Object> {
     cluster.commit(write).await.unwrap()
 }
 
-async fn take(
+fn take(
     cluster: &Arc<Cluster>,
     resource: &'static Resource,
     operation: Operation,
@@ -33,13 +33,15 @@ async fn take(
 ) -> Result<Value, Status> {
     let identity = Identity::system("test");
     let admission = Admission { cluster, resource, identity: &identity, operation, subresource: "", old: None };
-    admit(&admission, &mut tree).await.map(|()| tree)
+    admit(&admission, &mut tree).map(|()| tree)
 }
 
 async fn create(cluster: &Arc<Cluster>, resource: &'static Resource, mut tree: Value) -> Result<Value, Status> {
     (resource.default)(&mut tree);
     (resource.prepare_create)(&Request { now: Timestamp::UNIX_EPOCH, user: "", namespace: "" }, &mut tree);
-    take(cluster, resource, Operation::Create, tree).await
+    let namespace = tree["metadata"]["namespace"].as_str().unwrap_or_default().to_string();
+    await_dependencies(cluster, resource, &namespace, &tree).await;
+    take(cluster, resource, Operation::Create, tree)
 }
 
 fn a_service(name: &str, spec: Value) -> Value {
@@ -56,14 +58,14 @@ fn a_pod(namespace: &str) -> Value {
 async fn a_cluster_is_born_with_its_namespaces_and_service() {
     let cluster = cluster().await;
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-        let found = newest(&cluster, &namespace::RESOURCE, "", name).await.unwrap().unwrap();
+        let found = newest(&cluster, &namespace::RESOURCE, "", name).unwrap().unwrap();
         assert_eq!(found.field("status.phase"), Some("Active"));
     }
-    let kubernetes = newest(&cluster, &service::RESOURCE, "default", "kubernetes").await.unwrap().unwrap().tree();
+    let kubernetes = newest(&cluster, &service::RESOURCE, "default", "kubernetes").unwrap().unwrap().tree();
     assert_eq!(kubernetes["spec"]["clusterIP"], "10.96.0.1");
     assert!((service::RESOURCE.validate)(&kubernetes).is_empty());
     let slice =
-        newest(&cluster, &crate::resources::endpoint_slice::RESOURCE, "default", "kubernetes").await.unwrap().unwrap();
+        newest(&cluster, &crate::resources::endpoint_slice::RESOURCE, "default", "kubernetes").unwrap().unwrap();
     assert!((crate::resources::endpoint_slice::RESOURCE.validate)(&slice.tree()).is_empty());
     let revision = cluster.revision();
     bootstrap(&cluster).await.unwrap();
@@ -93,7 +95,7 @@ async fn some_namespaces_never_go() {
         [("default", Some("namespaces \"default\" is forbidden: this namespace may not be deleted")), ("web", None)]
     {
         let tree = json!({"metadata": {"name": name}});
-        let answer = take(&cluster, &namespace::RESOURCE, Operation::Delete, tree).await;
+        let answer = take(&cluster, &namespace::RESOURCE, Operation::Delete, tree);
         assert_eq!(answer.err().map(|s| s.message).as_deref(), message);
     }
 }
