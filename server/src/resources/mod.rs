@@ -24,8 +24,8 @@ mod selectors;
 pub mod service;
 pub mod service_account;
 #[cfg(test)]
-mod tests;
-mod tree;
+pub(crate) mod tests;
+pub(crate) mod tree;
 mod workload;
 
 pub use registry::{Registry, registry};

@@ -7,6 +7,7 @@
 use super::{Admission, Operation, errors};
 use crate::apiserver::metadata;
 use crate::resources::service::{self, RESOURCE};
+use crate::resources::tree::{child, put};
 use crate::store::{Cluster, ListQuery, Object, Revision};
 use longshore_api::Status;
 use longshore_api::field::{self, Path};
@@ -190,8 +191,10 @@ impl Claim<'_> {
         if asked.is_empty() {
             let ip = self.free_ip().ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
             let ip = ip.to_string();
-            tree["spec"]["clusterIP"] = json!(ip);
-            tree["spec"]["clusterIPs"] = json!([ip]);
+            if let Some(spec) = child(tree, "spec") {
+                spec.insert("clusterIP".into(), json!(ip));
+                spec.insert("clusterIPs".into(), json!([ip]));
+            }
             return Ok(());
         }
         for ip in &asked {
@@ -228,7 +231,7 @@ impl Claim<'_> {
 
     fn ports(&mut self, tree: &mut Value, old: Option<&Value>) -> Result<(), Status> {
         let held = old.map(Claims::of).unwrap_or_default().ports;
-        let Some(ports) = tree["spec"]["ports"].as_array_mut() else { return Ok(()) };
+        let Some(ports) = tree.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return Ok(()) };
         let path = Path::new("spec").child("ports");
         for (i, port) in ports.iter().enumerate() {
             let asked = port["nodePort"].as_i64().unwrap_or_default();
@@ -248,19 +251,18 @@ impl Claim<'_> {
             }
         }
         for i in 0..ports.len() {
-            if ports[i]["nodePort"].as_i64().unwrap_or_default() != 0 {
+            if !ports[i].is_object() || ports[i]["nodePort"].as_i64().unwrap_or_default() != 0 {
                 continue;
             }
             // The same port over TCP and UDP (DNS) is the same on the node, too.
             let (number, protocol) = (ports[i]["port"].clone(), ports[i]["protocol"].clone());
-            let twin = ports.iter().find(|p| {
-                p["port"] == number && p["protocol"] != protocol && p["nodePort"].as_i64().unwrap_or_default() != 0
-            });
-            let given = match twin {
+            let given = |p: &&Value| p["nodePort"].as_i64().unwrap_or_default() != 0;
+            let twin = ports.iter().filter(given).find(|p| p["port"] == number && p["protocol"] != protocol);
+            let port = match twin {
                 Some(twin) => twin["nodePort"].clone(),
                 None => json!(self.free_port()?),
             };
-            ports[i]["nodePort"] = given;
+            ports[i]["nodePort"] = port;
         }
         Ok(())
     }
@@ -268,7 +270,8 @@ impl Claim<'_> {
     fn health_port(&mut self, tree: &mut Value) -> Result<(), Status> {
         let asked = tree["spec"]["healthCheckNodePort"].as_i64().unwrap_or_default();
         if asked == 0 {
-            tree["spec"]["healthCheckNodePort"] = json!(self.free_port()?);
+            let port = self.free_port()?;
+            put(tree.get_mut("spec").unwrap_or(&mut Value::Null), "healthCheckNodePort", json!(port));
             return Ok(());
         }
         let path = Path::new("spec").child("healthCheckNodePort");

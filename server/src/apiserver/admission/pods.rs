@@ -1,5 +1,6 @@
 //! What pods and nodes are given on their way in: priorities, tolerations, the first taint.
 
+use crate::resources::tree::child;
 use longshore_api::Status;
 use longshore_api::meta::GroupResource;
 use serde_json::{Value, json};
@@ -55,7 +56,7 @@ pub fn priority(pod: &mut Value) -> Result<(), Status> {
         );
         return Err(Status::forbidden(&pods, &name, &why));
     }
-    if let Some(spec) = pod["spec"].as_object_mut() {
+    if let Some(spec) = child(pod, "spec") {
         spec.insert("priority".into(), computed.into());
         let policy = spec.entry("preemptionPolicy").or_insert(Value::Null);
         if policy.is_null() {
@@ -75,11 +76,7 @@ pub fn not_ready(node: &mut Value) {
 
 /// Adds to a list of `spec`, made where there is none.
 pub fn push(tree: &mut Value, field: &str, item: Value) {
-    let spec = &mut tree["spec"];
-    if spec.is_null() {
-        *spec = json!({});
-    }
-    let Some(spec) = spec.as_object_mut() else { return };
+    let Some(spec) = child(tree, "spec") else { return };
     match spec.get_mut(field) {
         Some(Value::Array(list)) => list.push(item),
         _ => drop(spec.insert(field.into(), json!([item]))),

@@ -4,6 +4,7 @@ use super::pods::push;
 use super::{Admission, newest};
 use crate::apiserver::metadata;
 use crate::resources::service_account;
+use crate::resources::tree::{child, each};
 use crate::store::{Cluster, WatchFilter};
 use longshore_api::Status;
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ pub fn admit(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
     let mut account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().to_string();
     if account.is_empty() {
         account = DEFAULT.to_string();
-        if let Some(spec) = pod["spec"].as_object_mut() {
+        if let Some(spec) = child(pod, "spec") {
             spec.insert("serviceAccountName".into(), DEFAULT.into());
             // The old name of the field, which some clients still read.
             spec.insert("serviceAccount".into(), DEFAULT.into());
@@ -45,7 +46,10 @@ pub fn admit(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
     }
     let secrets = pod["spec"]["imagePullSecrets"].as_array().is_some_and(|list| !list.is_empty());
     if let (false, Some(list)) = (secrets, found["imagePullSecrets"].as_array().filter(|list| !list.is_empty())) {
-        pod["spec"]["imagePullSecrets"] = list.iter().map(|s| json!({"name": s["name"]})).collect();
+        let names = list.iter().map(|s| json!({"name": s["name"]})).collect();
+        if let Some(spec) = child(pod, "spec") {
+            spec.insert("imagePullSecrets".into(), names);
+        }
     }
     Ok(())
 }
@@ -98,12 +102,11 @@ fn mount(pod: &mut Value, random: impl FnMut() -> u32) {
     let name = existing.clone().unwrap_or_else(|| metadata::generated_name(VOLUME_PREFIX, random));
     let mut needed = false;
     for list in ["initContainers", "containers"] {
-        for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+        for container in child(pod, "spec").into_iter().flat_map(|spec| each(spec, list)) {
+            let mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
             if mounts.into_iter().any(|m| m["mountPath"] == MOUNT_PATH) {
                 continue;
             }
-            let Some(container) = container.as_object_mut() else { continue };
             let mount = json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH});
             match container.get_mut("volumeMounts") {
                 Some(Value::Array(mounts)) => mounts.push(mount),

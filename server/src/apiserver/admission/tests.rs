@@ -200,3 +200,29 @@ async fn a_pod_waits_for_the_account_of_a_new_namespace() {
     put(&cluster, &service_account::RESOURCE, &account).await;
     assert!(made.await.unwrap().is_ok());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_tree_makes_admission_fail(
+        changes in proptest::collection::vec(
+            (proptest::prelude::any::<proptest::sample::Index>(), crate::resources::tests::properties::anything()), 0..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let cluster = cluster().await;
+            put(&cluster, &namespace::RESOURCE, &json!({"metadata": {"name": "shop"}, "status": {"phase": "Active"}})).await;
+            let account = json!({"metadata": {"name": "default", "namespace": "shop"}, "imagePullSecrets": [{"name": "a"}]});
+            put(&cluster, &service_account::RESOURCE, &account).await;
+            for (name, sample) in crate::resources::tests::samples() {
+                let kind = crate::resources::registry().by_name(name).unwrap();
+                let mut tree = crate::resources::tests::properties::spoilt(sample, &changes);
+                (kind.default)(&mut tree);
+                for operation in [Operation::Create, Operation::Update, Operation::Delete] {
+                    let _ = take(&cluster, kind, operation, tree.clone());
+                }
+            }
+        });
+    }
+}

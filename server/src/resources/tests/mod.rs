@@ -1,7 +1,7 @@
 //! What holds for every kind, and what each says of realistic objects.
 
 mod pods;
-mod properties;
+pub mod properties;
 mod tables;
 mod workloads;
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// Anything that JSON can say, with words among the strings that the rules know.
-fn anything() -> impl Strategy<Value = Value> {
+pub fn anything() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -50,7 +50,7 @@ fn places(tree: &Value, at: &str, out: &mut Vec<String>) {
     }
 }
 
-fn spoilt(mut tree: Value, changes: &[(prop::sample::Index, Value)]) -> Value {
+pub fn spoilt(mut tree: Value, changes: &[(prop::sample::Index, Value)]) -> Value {
     for (place, value) in changes {
         let mut all = Vec::new();
         places(&tree, "", &mut all);
