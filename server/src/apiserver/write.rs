@@ -100,6 +100,10 @@ impl Api {
                 metadata::of(&mut tree).insert("name".into(), name.into());
             }
             let warnings = self.judge_create(cx, kind, namespace, &mut tree).await?;
+            if resource.stored.is_some() {
+                // A newer view of a kind may ask more of new objects than the stored one: Events do.
+                refuse(kind, &tree, &(resource.validate)(&tree))?;
+            }
             let name = metadata::text(&tree, "name").to_string();
             let key = api::key(kind, namespace, &name);
             let outcome = match options.dry_run {

@@ -260,6 +260,31 @@ mod tests {
     }
 
     #[test]
+    fn new_events_follow_stricter_rules() {
+        let wrong = |tree: Value| -> Vec<String> { validate_new(&tree).iter().map(ToString::to_string).collect() };
+        let good = json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "a"}, "type": "Normal", "reason": "r",
+            "action": "a", "eventTime": "2026-01-01T00:00:00.000000Z", "reportingComponent": "example.com/x",
+            "reportingInstance": "x", "source": {}});
+        assert_eq!(wrong(good.clone()), [""; 0]);
+        let mut old = good.clone();
+        old["count"] = json!(2);
+        old["type"] = json!("Odd");
+        old["series"] = json!({"count": 1, "lastObservedTime": "2026-01-01T00:00:00.000000Z"});
+        assert_eq!(
+            wrong(old),
+            [
+                "series.count: Invalid value: \"\": should be at least 2",
+                "type: Invalid value: \"\": has invalid value: Odd",
+                "count: Invalid value: \"\": needs to be unset",
+            ]
+        );
+        assert_eq!(
+            wrong(json!({"metadata": {"namespace": "default"}, "type": "Normal"})),
+            ["eventTime: Required value"]
+        );
+    }
+
+    #[test]
     fn lies_in_the_namespace_of_what_it_is_about() {
         let wrong = |tree: Value| -> Vec<String> { validate(&tree).iter().map(ToString::to_string).collect() };
         assert_eq!(wrong(json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "a"}})), [""; 0]);
