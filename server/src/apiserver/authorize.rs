@@ -101,6 +101,11 @@ fn path(identity: &Identity, asked: &Attributes) -> Decision {
     Decision::when(everything || (reads && (below(&PUBLIC) || (known && below(&DISCOVERY)))))
 }
 
+/// The paths that every authenticated client may read, as `auth can-i --list` shows them.
+pub fn open_paths() -> Vec<String> {
+    PUBLIC.iter().chain(&DISCOVERY).flat_map(|path| [path.to_string(), format!("{path}/*")]).collect()
+}
+
 /// `auth whoami`, `auth can-i`: open to everyone who has signed in.
 fn asks_about_itself(asked: &Attributes) -> bool {
     let review = matches!(
@@ -274,4 +279,19 @@ pub fn refusal(identity: &Identity, asked: &Attributes, why: &str) -> String {
         text.push_str(why);
     }
     text
+}
+
+/// For paths that name no resource: nothing in the cluster is looked at, so it need not be loaded.
+pub struct NoScope;
+
+impl NodeScope for NoScope {
+    fn has_pod(&self, _: &str, _: &str, _: &str) -> bool {
+        false
+    }
+    fn has_pods_in(&self, _: &str, _: &str) -> bool {
+        false
+    }
+    fn names(&self, _: &str, _: &str, _: &str, _: &str) -> bool {
+        false
+    }
 }

@@ -12,6 +12,7 @@ use super::write::{Amended, Step};
 use crate::resources::Resource;
 use crate::store::Object;
 use futures::StreamExt;
+use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use longshore_api::Status;
 use serde_json::Value;
@@ -32,10 +33,10 @@ impl Api {
         let kind = api::stored(resource);
         let key = api::key(kind, namespace, name);
         let amended = self
-            .amend(cx, resource, key, options.dry_run, async |old, object| {
+            .amend(cx, resource, key, options.dry_run, |old, object| {
                 preconditions(resource, options, object)?;
                 let mut tree = old.clone();
-                self.admit(cx, kind, Operation::Delete, "", Some(old), &mut tree).await?;
+                self.admit(cx, kind, Operation::Delete, "", Some(old), &mut tree)?;
                 Ok(step(kind, options, cx.now, old))
             })
             .await?;
@@ -55,8 +56,8 @@ impl Api {
         options: &DeleteOptions,
     ) -> Result<super::read::Page, Status> {
         let page = self.list(cx, resource, namespace, list).await?;
-        let mut answers = futures::stream::iter(page.items.iter())
-            .map(|object| self.delete(cx, resource, &object.key.namespace, &object.key.name, options))
+        let mut answers = futures::stream::iter(page.items.clone())
+            .map(async |object| self.delete(cx, resource, &object.key.namespace, &object.key.name, options).await)
             .buffer_unordered(AT_ONCE);
         while let Some(answer) = answers.next().await {
             match answer {
@@ -184,6 +185,15 @@ fn propagate(kind: &Resource, options: &DeleteOptions, tree: &mut Value) {
 pub fn answers_with_object(resource: &Resource) -> bool {
     // Kubernetes's own choice, kind by kind (`ReturnDeletedObject`).
     matches!(resource.plural, "pods" | "services" | "serviceaccounts")
+}
+
+/// The code of an answer about an object that stays for now: 202 only where the client said how dependents should go,
+/// because older clients took it for a failure elsewhere.
+pub fn marked_code(options: &DeleteOptions) -> StatusCode {
+    match options.propagation {
+        Some(Propagation::Foreground | Propagation::Background) => StatusCode::ACCEPTED,
+        _ => StatusCode::OK,
+    }
 }
 
 /// The `Status` of a removal.

@@ -6,34 +6,46 @@
 //! shape than `Status`.
 
 pub mod admission;
+mod answer;
 pub mod api;
 pub mod authorize;
+pub mod binding;
+mod body;
 pub mod decode;
 pub mod delete;
 pub mod discovery;
 mod errors;
+mod frames;
+mod heavy;
 pub mod metadata;
 pub mod negotiate;
 pub mod node_proxy;
 mod node_restriction;
+mod node_scope;
 pub mod options;
 pub mod patch;
 pub mod read;
 pub mod render;
 pub mod request;
+mod reviews;
+pub mod router;
 mod scale;
 pub mod schema;
+mod serve;
+mod streams;
 pub mod tokens;
 pub mod watch;
 pub mod write;
 
 pub use api::{Api, Context, Deleted, Written};
+pub use binding::Binding;
 pub use node_proxy::NodeProxy;
 pub use options::{
     CreateOptions, DeleteOptions, FieldValidation, GetOptions, ListOptions, PatchOptions, Propagation, UpdateOptions,
     VersionMatch, WatchOptions,
 };
 pub use read::Page;
+pub use router::{InCluster, router};
 pub use tokens::{BoundObject, IssuedToken, TokenIssuer, TokenSpec};
 pub use watch::Watcher;
 pub use write::Patch;

@@ -99,7 +99,7 @@ impl Api {
                 let name = metadata::generated_name(metadata::text(&body, "generateName"), rand::random);
                 metadata::of(&mut tree).insert("name".into(), name.into());
             }
-            let warnings = self.judge_create(cx, kind, namespace, &mut tree).await?;
+            let warnings = self.judge_create(cx, kind, namespace, &mut tree)?;
             if resource.stored.is_some() {
                 // A newer view of a kind may ask more of new objects than the stored one: Events do.
                 refuse(kind, &tree, &(resource.validate)(&tree))?;
@@ -121,7 +121,7 @@ impl Api {
         Err(status)
     }
 
-    async fn judge_create(
+    fn judge_create(
         &self,
         cx: &Context,
         kind: &'static Resource,
@@ -130,7 +130,7 @@ impl Api {
     ) -> Result<Vec<String>, Status> {
         metadata::fill_create(tree, namespace, uuid::Uuid::new_v4().to_string(), cx.now);
         (kind.prepare_create)(&request(cx, namespace), tree);
-        self.admit(cx, kind, super::admission::Operation::Create, "", None, tree).await?;
+        self.admit(cx, kind, super::admission::Operation::Create, "", None, tree)?;
         let mut problems = metadata::validate(kind, tree);
         problems.extend((kind.validate)(tree));
         refuse(kind, tree, &problems)?;
@@ -176,9 +176,9 @@ impl Api {
         let key = api::key(kind, namespace, name);
         let mut warnings = Vec::new();
         let amended = self
-            .amend(cx, resource, key, options.dry_run, async |old, object| {
+            .amend(cx, resource, key, options.dry_run, |old, object| {
                 same_object(resource, &body, object)?;
-                let (step, said) = self.judge_update(cx, resource, part, body.clone(), old).await?;
+                let (step, said) = self.judge_update(cx, resource, part, body.clone(), old)?;
                 warnings = said;
                 Ok(step)
             })
@@ -212,7 +212,7 @@ impl Api {
         let key = api::key(api::stored(resource), namespace, name);
         let mut warnings = Vec::new();
         let amended = self
-            .amend(cx, resource, key, options.dry_run, async |old, object| {
+            .amend(cx, resource, key, options.dry_run, |old, object| {
                 let current = match part {
                     Part::Scale => super::scale::read(resource, old)?,
                     _ => api::from_storage(resource, old.clone()),
@@ -224,7 +224,7 @@ impl Api {
                 };
                 same_place(&body, namespace, name)?;
                 same_object(resource, &body, object)?;
-                let (step, said) = self.judge_update(cx, resource, part, body, old).await?;
+                let (step, said) = self.judge_update(cx, resource, part, body, old)?;
                 warnings = patched.warnings;
                 warnings.extend(said);
                 Ok(step)
@@ -234,7 +234,7 @@ impl Api {
     }
 
     /// What becomes of `old` when `body` is to replace it (or a part of it).
-    async fn judge_update(
+    fn judge_update(
         &self,
         cx: &Context,
         resource: &'static Resource,
@@ -264,7 +264,7 @@ impl Api {
             Part::Finalize => "finalize",
             Part::Scale => "scale",
         };
-        self.admit(cx, kind, super::admission::Operation::Update, subresource, Some(old), &mut new).await?;
+        self.admit(cx, kind, super::admission::Operation::Update, subresource, Some(old), &mut new)?;
         let mut problems = Vec::new();
         match part {
             Part::Main | Part::Scale => {
@@ -298,7 +298,7 @@ impl Api {
         resource: &'static Resource,
         key: Key,
         dry_run: bool,
-        mut decide: impl AsyncFnMut(&Value, &Object) -> Result<Step, Status>,
+        mut decide: impl FnMut(&Value, &Object) -> Result<Step, Status> + Send,
     ) -> Result<Amended, Status> {
         let kind = api::stored(resource);
         for _ in 0..ATTEMPTS {
@@ -310,7 +310,7 @@ impl Api {
                 }
             };
             let old = object.tree();
-            let step = decide(&old, &object).await;
+            let step = decide(&old, &object);
             let write = match (step, dry_run) {
                 (Ok(Step::Write(tree)), false) => {
                     Write::Update { draft: api::draft(kind, key.clone(), &tree), expected: object.revision }
@@ -340,7 +340,7 @@ impl Api {
         Err(Status::modified(&resource.group_resource(), &key.name))
     }
 
-    pub(super) async fn admit(
+    pub(super) fn admit(
         &self,
         cx: &Context,
         kind: &'static Resource,
