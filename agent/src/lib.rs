@@ -6,4 +6,6 @@
 pub mod kubelet;
 pub mod node;
 pub mod pods;
+pub mod probes;
 pub mod runtime;
+pub mod volumes;

@@ -1,5 +1,8 @@
 //! One node: its Node object, its pods, its kubelet API; wired together from what joining and connecting gave.
 
+pub mod context;
+pub mod events;
+
 use crate::kubelet::Kubelet;
 use crate::pods::network::Network;
 use crate::runtime::Runtime;

@@ -1,1 +1,252 @@
-//! Pretended containers.
+//! Pretended containers: a node for scale tests that costs a few kilobytes.
+//!
+//! Only the bottom is pretended. The same planner, status, events and watch run above it, so what goes over the wire is
+//! what a real node sends: images are always there, containers start at once and run until they are stopped. Commands
+//! can't be run in them, and they have no logs.
+
+use super::*;
+use futures::{FutureExt, StreamExt};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+
+pub struct Hollow {
+    containers: Mutex<BTreeMap<String, Record>>,
+    next: Mutex<u64>,
+    /// Tells different nodes' containers apart in ids.
+    seed: u64,
+}
+
+impl Hollow {
+    pub fn new(seed: u64) -> Self {
+        Self { containers: Mutex::default(), next: Mutex::new(0), seed }
+    }
+
+    fn id(&self) -> String {
+        let mut next = self.next.lock();
+        *next += 1;
+        format!("{:016x}{:016x}{:032x}", self.seed, *next, 0)
+    }
+
+    fn unsupported<T>() -> Result<T, RuntimeError> {
+        Err(RuntimeError::Other("this node's containers are pretended: there is nothing to run or to read in them".into()))
+    }
+}
+
+impl Runtime for Hollow {
+    fn info(&self) -> Answer<'_, Info> {
+        async {
+            Ok(Info {
+                name: "docker".into(),
+                version: "hollow".into(),
+                kernel: "hollow".into(),
+                os: "Longshore hollow node".into(),
+                arch: std::env::consts::ARCH.into(),
+                cpus: 32,
+                memory: 256 << 30,
+                root: "/".into(),
+            })
+        }
+        .boxed()
+    }
+
+    fn is_real(&self) -> bool {
+        false
+    }
+
+    fn containers<'a>(&'a self, pod_uid: Option<&'a str>) -> Answer<'a, Vec<Record>> {
+        let all = self.containers.lock();
+        let found = all.values().filter(|r| pod_uid.is_none_or(|uid| r.pod_uid == uid)).cloned().collect();
+        async { Ok(found) }.boxed()
+    }
+
+    fn run_sandbox<'a>(&'a self, spec: &'a SandboxSpec) -> Answer<'a, Record> {
+        let now = Timestamp::now();
+        let id = self.id();
+        let record = Record {
+            id: id.clone(),
+            pod_uid: spec.pod_uid.clone(),
+            pod_namespace: spec.pod_namespace.clone(),
+            pod_name: spec.pod_name.clone(),
+            name: String::new(),
+            role: Role::Sandbox,
+            attempt: spec.attempt,
+            spec_hash: String::new(),
+            sandbox: id.clone(),
+            image: String::new(),
+            image_id: String::new(),
+            created_at: now,
+            state: State::Running { started_at: now, pid: 0 },
+        };
+        self.containers.lock().insert(id, record.clone());
+        async { Ok(record) }.boxed()
+    }
+
+    fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String> {
+        let id = self.id();
+        let record = Record {
+            id: id.clone(),
+            pod_uid: spec.pod_uid.clone(),
+            pod_namespace: spec.pod_namespace.clone(),
+            pod_name: spec.pod_name.clone(),
+            name: spec.name.clone(),
+            role: if spec.init { Role::Init } else { Role::App },
+            attempt: spec.attempt,
+            spec_hash: spec.spec_hash.clone(),
+            sandbox: spec.sandbox.clone(),
+            image: spec.image.clone(),
+            image_id: spec.image_id.clone(),
+            created_at: Timestamp::now(),
+            state: State::Created,
+        };
+        self.containers.lock().insert(id.clone(), record);
+        async { Ok(id) }.boxed()
+    }
+
+    fn start<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        if let Some(record) = self.containers.lock().get_mut(id) {
+            let now = Timestamp::now();
+            // An init container's work is to end.
+            record.state = match record.role {
+                Role::Init => State::Exited(Exit {
+                    code: 0,
+                    reason: "Completed".into(),
+                    message: String::new(),
+                    started_at: Some(now),
+                    finished_at: now,
+                }),
+                _ => State::Running { started_at: now, pid: 0 },
+            };
+        }
+        async { Ok(()) }.boxed()
+    }
+
+    fn stop<'a>(&'a self, id: &'a str, _grace: Duration) -> Answer<'a, ()> {
+        if let Some(record) = self.containers.lock().get_mut(id)
+            && let State::Running { started_at, .. } = record.state
+        {
+            record.state = State::Exited(Exit {
+                code: 0,
+                reason: "Completed".into(),
+                message: String::new(),
+                started_at: Some(started_at),
+                finished_at: Timestamp::now(),
+            });
+        }
+        async { Ok(()) }.boxed()
+    }
+
+    fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        self.containers.lock().remove(id);
+        async { Ok(()) }.boxed()
+    }
+
+    fn images(&self) -> Answer<'_, Vec<ImageRecord>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn image<'a>(&'a self, name: &'a str) -> Answer<'a, Option<ImageRecord>> {
+        let image = ImageRecord { id: format!("sha256:{:064x}", 0), names: vec![name.to_owned()], ..Default::default() };
+        async { Ok(Some(image)) }.boxed()
+    }
+
+    fn pull<'a>(&'a self, _name: &'a str, _credentials: Option<Credentials>) -> Answer<'a, ()> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn exec<'a>(&'a self, _id: &'a str, _spec: &'a ExecSpec) -> Answer<'a, Session> {
+        async { Self::unsupported() }.boxed()
+    }
+
+    fn attach<'a>(&'a self, _id: &'a str, _spec: &'a ExecSpec) -> Answer<'a, Session> {
+        async { Self::unsupported() }.boxed()
+    }
+
+    fn logs<'a>(&'a self, _id: &'a str, _options: &'a LogOptions) -> Answer<'a, BoxStream<'static, std::io::Result<Output>>> {
+        async { Self::unsupported() }.boxed()
+    }
+
+    fn usage<'a>(&'a self, _id: &'a str) -> Answer<'a, Usage> {
+        async { Ok(Usage::default()) }.boxed()
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        futures::stream::iter([Change::Relist]).chain(futures::stream::pending()).boxed()
+    }
+}
+
+/// Addresses for pretended pods: the node's slice where it has one, counted through; nobody can reach them.
+pub struct HollowNetwork {
+    state: Mutex<Addresses>,
+}
+
+#[derive(Default)]
+struct Addresses {
+    base: Option<(u32, u32)>,
+    next: u32,
+    given: BTreeMap<String, std::net::Ipv4Addr>,
+}
+
+impl Default for HollowNetwork {
+    fn default() -> Self {
+        Self { state: Mutex::default() }
+    }
+}
+
+impl crate::pods::network::Network for HollowNetwork {
+    fn attach<'a>(
+        &'a self,
+        pod_uid: &'a str,
+        _netns: PathBuf,
+    ) -> BoxFuture<'a, Result<Vec<std::net::IpAddr>, crate::pods::network::NetworkError>> {
+        let mut state = self.state.lock();
+        let answer = match (state.given.get(pod_uid).copied(), state.base) {
+            (Some(ip), _) => Ok(vec![ip.into()]),
+            (None, None) => Err(crate::pods::network::NetworkError::NotReady("the node has no pod range yet".into())),
+            (None, Some((base, size))) => {
+                // The first two and the last are the network, its router and its broadcast address.
+                let usable = size.saturating_sub(3).max(1);
+                let free = (0..usable)
+                    .map(|n| std::net::Ipv4Addr::from(base + 2 + (state.next + n) % usable))
+                    .find(|ip| !state.given.values().any(|given| given == ip));
+                match free {
+                    Some(ip) => {
+                        state.next = (u32::from(ip) - base - 1) % usable;
+                        state.given.insert(pod_uid.to_owned(), ip);
+                        Ok(vec![ip.into()])
+                    }
+                    None => Err(crate::pods::network::NetworkError::Failed("no address is free in the node's pod range".into())),
+                }
+            }
+        };
+        async { answer }.boxed()
+    }
+
+    fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), crate::pods::network::NetworkError>> {
+        self.state.lock().given.remove(pod_uid);
+        async { Ok(()) }.boxed()
+    }
+
+    fn retain<'a>(&'a self, pod_uids: Vec<String>) -> BoxFuture<'a, Result<(), crate::pods::network::NetworkError>> {
+        self.state.lock().given.retain(|uid, _| pod_uids.contains(uid));
+        async { Ok(()) }.boxed()
+    }
+
+    fn set_range(&self, pod_cidr: &str) {
+        let parsed = pod_cidr.split_once('/').and_then(|(ip, bits)| {
+            let ip: std::net::Ipv4Addr = ip.parse().ok()?;
+            let bits: u32 = bits.parse().ok().filter(|b| (1..=30).contains(b))?;
+            Some((u32::from(ip), 1u32 << (32 - bits)))
+        });
+        if parsed.is_some() {
+            self.state.lock().base = parsed;
+        }
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        self.state.lock().base.is_none().then(|| "the node has no pod range yet".into())
+    }
+
+    fn dns_servers(&self) -> Vec<std::net::IpAddr> {
+        Vec::new()
+    }
+}
