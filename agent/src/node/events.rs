@@ -51,10 +51,16 @@ impl Recorder {
     }
 
     /// About a pod, or with `container` about a part of it. `Warning` events are the bad ones.
-    pub fn pod(&self, pod: &Pod, container: Option<(&str, bool)>, warning: bool, reason: &str, message: impl Into<String>) {
-        let field = container.map(|(name, init)| {
-            format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
-        });
+    pub fn pod(
+        &self,
+        pod: &Pod,
+        container: Option<(&str, bool)>,
+        warning: bool,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let field = container
+            .map(|(name, init)| format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" }));
         let meta = &pod.metadata;
         self.say(Sentence {
             namespace: meta.namespace.clone().unwrap_or_default(),

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 /// `None` when it isn't there or isn't readable; a broken file is as good as none, the server knows better.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let bytes = fs::read(path).ok()?;
-    serde_json::from_slice(&bytes).map_err(|e| tracing::warn!(path = %path.display(), error = %e, "a kept file is not readable")).ok()
+    serde_json::from_slice(&bytes)
+        .map_err(|e| tracing::warn!(path = %path.display(), error = %e, "a kept file is not readable"))
+        .ok()
 }
 
 pub fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {

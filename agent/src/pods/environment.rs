@@ -4,7 +4,9 @@
 //! `$(NAME)` of what stands before it; later names win. Command and arguments use the result.
 
 use super::spec;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, EnvVarSource, Pod, ResourceFieldSelector, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EnvVar, EnvVarSource, Pod, ResourceFieldSelector, Secret, Service,
+};
 use longshore_api::quantity::Quantity;
 use std::collections::BTreeMap;
 
@@ -289,7 +291,10 @@ fn service_variables(services: &[Service], namespace: &str, links: bool) -> BTre
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
         for (index, port) in ports.iter().enumerate() {
             if let Some(name) = port.name.as_deref().filter(|n| !n.is_empty()) {
-                out.insert(format!("{prefix}_SERVICE_PORT_{}", name.to_ascii_uppercase().replace('-', "_")), port.port.to_string());
+                out.insert(
+                    format!("{prefix}_SERVICE_PORT_{}", name.to_ascii_uppercase().replace('-', "_")),
+                    port.port.to_string(),
+                );
             }
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
             let lower = protocol.to_ascii_lowercase();
@@ -362,7 +367,8 @@ mod tests {
     fn variables_see_what_stands_before_them_and_later_ones_win() {
         let map: ConfigMap =
             serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"A": "map", "bad=name": "x"}})).unwrap();
-        let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"key": "czNjcmV0"}})).unwrap();
+        let secret: Secret =
+            serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"key": "czNjcmV0"}})).unwrap();
         let got = env(
             json!({"name": "c", "envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}],
                 "env": [{"name": "X", "value": "$(P_A)-$(LATER)"}, {"name": "P_A", "value": "own"},
@@ -379,7 +385,8 @@ mod tests {
     #[test]
     fn a_missing_reference_says_what_is_missing() {
         let none = Objects(vec![], vec![]);
-        let of = |source: serde_json::Value| env(json!({"name": "c", "env": [{"name": "A", "valueFrom": source}]}), &none);
+        let of =
+            |source: serde_json::Value| env(json!({"name": "c", "env": [{"name": "A", "valueFrom": source}]}), &none);
         assert_eq!(of(json!({"configMapKeyRef": {"name": "m", "key": "k"}})).unwrap_err(), "configmap \"m\" not found");
         assert_eq!(of(json!({"secretKeyRef": {"name": "s", "key": "k"}})).unwrap_err(), "secret \"s\" not found");
         let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "m"}})).unwrap();
@@ -418,7 +425,8 @@ mod tests {
     fn resources_are_divided_and_rounded_up() {
         let (_, container) = pod(json!({"name": "c", "resources": {"limits": {"cpu": "1500m", "memory": "100Mi"}}}));
         let of = |resource: &str, divisor: &str| {
-            let reference: ResourceFieldSelector = serde_json::from_value(json!({"resource": resource, "divisor": divisor})).unwrap();
+            let reference: ResourceFieldSelector =
+                serde_json::from_value(json!({"resource": resource, "divisor": divisor})).unwrap();
             resource_(&container, &reference)
         };
         fn resource_(c: &Container, r: &ResourceFieldSelector) -> String {

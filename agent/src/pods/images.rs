@@ -26,7 +26,9 @@ fn is_reference(image: &str) -> bool {
     };
     let digest_fits = digest.is_none_or(|digest| {
         digest.split_once(':').is_some_and(|(algorithm, hex)| {
-            !algorithm.is_empty() && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
+            !algorithm.is_empty()
+                && hex.len() >= 32
+                && hex.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
         })
     });
     let last = rest.rfind('/').map_or(0, |at| at + 1);
@@ -58,7 +60,8 @@ fn is_component(part: &str) -> bool {
 
 fn is_domain(part: &str) -> bool {
     let (host, port) = part.split_once(':').map_or((part, None), |(h, p)| (h, Some(p)));
-    let looks = part.contains('.') || part.contains(':') || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase());
+    let looks =
+        part.contains('.') || part.contains(':') || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase());
     looks
         && port.is_none_or(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()))
         && host.split('.').all(|label| {
@@ -133,9 +136,10 @@ pub fn credentials(image: &str, secrets: &[Secret]) -> Vec<Credentials> {
 fn auths(secret: &Secret) -> Vec<(String, Credentials)> {
     let Some(data) = &secret.data else { return Vec::new() };
     let auths = match secret.type_.as_deref() {
-        Some("kubernetes.io/dockerconfigjson") => {
-            data.get(".dockerconfigjson").and_then(|b| serde_json::from_slice::<DockerConfig>(&b.0).ok()).map(|c| c.auths)
-        }
+        Some("kubernetes.io/dockerconfigjson") => data
+            .get(".dockerconfigjson")
+            .and_then(|b| serde_json::from_slice::<DockerConfig>(&b.0).ok())
+            .map(|c| c.auths),
         Some("kubernetes.io/dockercfg") => data.get(".dockercfg").and_then(|b| serde_json::from_slice(&b.0).ok()),
         _ => None,
     };
@@ -144,7 +148,8 @@ fn auths(secret: &Secret) -> Vec<(String, Credentials)> {
         .map(|(server, auth)| {
             let decoded = STANDARD.decode(&auth.auth).ok().and_then(|b| String::from_utf8(b).ok());
             let pair = decoded.as_deref().and_then(|t| t.split_once(':'));
-            let (username, password) = pair.map_or((auth.username, auth.password), |(u, p)| (u.to_owned(), p.to_owned()));
+            let (username, password) =
+                pair.map_or((auth.username, auth.password), |(u, p)| (u.to_owned(), p.to_owned()));
             let credentials =
                 Credentials { username, password, server: server.clone(), identity_token: auth.identity_token };
             (server, credentials)
@@ -156,7 +161,9 @@ fn auths(secret: &Secret) -> Vec<(String, Credentials)> {
 fn fits(server: &str, image: &str) -> Option<usize> {
     let server = server.strip_prefix("https://").or(server.strip_prefix("http://")).unwrap_or(server);
     let server = server.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-    let hub = |host: &str| if matches!(host, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { "" }.to_owned();
+    let hub = |host: &str| {
+        if matches!(host, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { "" }.to_owned()
+    };
     let (host, path) = server.split_once('/').unwrap_or((server, ""));
     let host = Some(hub(host)).filter(|h| !h.is_empty()).unwrap_or_else(|| host.to_owned());
     let target = registry(image);
@@ -170,7 +177,8 @@ fn fits(server: &str, image: &str) -> Option<usize> {
                 None => pattern == label,
             }));
     let rest = image.strip_prefix(target).map_or(image, |r| r.trim_start_matches('/'));
-    let below = path.is_empty() || rest == path || rest.strip_prefix(path).is_some_and(|r| r.starts_with(['/', ':', '@']));
+    let below =
+        path.is_empty() || rest == path || rest.strip_prefix(path).is_some_and(|r| r.starts_with(['/', ':', '@']));
     (same_host && below).then_some(server.len())
 }
 

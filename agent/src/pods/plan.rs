@@ -82,13 +82,30 @@ pub struct Input<'a> {
 pub enum Step {
     /// Volumes and references, before anything that mounts them.
     Prepare,
-    RunSandbox { attempt: u32 },
+    RunSandbox {
+        attempt: u32,
+    },
     /// The sandbox runs without a complete network (agent restarted in between, or the first attempt failed).
-    Network { sandbox: String },
-    Start { name: String, init: bool, attempt: u32 },
-    Kill { id: String, name: String, why: Kill, grace: Duration },
-    StopSandbox { id: String },
-    Remove { id: String },
+    Network {
+        sandbox: String,
+    },
+    Start {
+        name: String,
+        init: bool,
+        attempt: u32,
+    },
+    Kill {
+        id: String,
+        name: String,
+        why: Kill,
+        grace: Duration,
+    },
+    StopSandbox {
+        id: String,
+    },
+    Remove {
+        id: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -378,8 +395,10 @@ fn end(input: &Input<'_>, plan: &mut Plan) {
     let spent = input.memory.ending_since.map_or(SignedDuration::ZERO, |since| input.now.duration_since(since));
     let left = grace.saturating_sub(Duration::try_from(spent).unwrap_or_default()).max(MINIMUM_GRACE);
 
-    let sidecars: Vec<&str> =
-        spec::containers(input.pod).filter(|(c, init)| *init && spec::is_sidecar(c)).map(|(c, _)| c.name.as_str()).collect();
+    let sidecars: Vec<&str> = spec::containers(input.pod)
+        .filter(|(c, init)| *init && spec::is_sidecar(c))
+        .map(|(c, _)| c.name.as_str())
+        .collect();
     let running = |r: &&Record| r.is_running() && r.role != Role::Sandbox;
     let kill = |record: &Record| Step::Kill {
         id: record.id.clone(),
@@ -390,7 +409,8 @@ fn end(input: &Input<'_>, plan: &mut Plan) {
     let first = input.records.iter().filter(running).filter(|r| !sidecars.contains(&r.name.as_str()));
     plan.steps.extend(first.map(kill));
     if plan.steps.is_empty() {
-        let last = sidecars.iter().rev().find_map(|name| input.records.iter().filter(running).find(|r| r.name == *name));
+        let last =
+            sidecars.iter().rev().find_map(|name| input.records.iter().filter(running).find(|r| r.name == *name));
         plan.steps.extend(last.map(kill));
     }
     if plan.steps.is_empty() {

@@ -117,7 +117,12 @@ impl References {
     }
 }
 
-async fn follow(inner: Arc<Inner>, key: Key, known: watch::Sender<Known>, users: Arc<Mutex<HashMap<String, Arc<Notify>>>>) {
+async fn follow(
+    inner: Arc<Inner>,
+    key: Key,
+    known: watch::Sender<Known>,
+    users: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+) {
     let client = inner.client.clone();
     let mut stream = match key.kind {
         Kind::ConfigMap => objects::<ConfigMap>(client, &key),

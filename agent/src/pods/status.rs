@@ -5,8 +5,8 @@ use super::spec;
 use crate::runtime::{Record, State};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-    PodCondition, PodIP, PodStatus, VolumeMountStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -107,9 +107,7 @@ fn container(input: &Input<'_>, container: &Container, init: bool, waits_for_ini
         (Some(State::Exited(_)), Some(waiting)) => {
             (as_waiting(waiting), record.and_then(terminated).map(as_terminated).or(before))
         }
-        (Some(State::Exited(_)), None) => {
-            (record.and_then(terminated).map(as_terminated).unwrap_or_default(), before)
-        }
+        (Some(State::Exited(_)), None) => (record.and_then(terminated).map(as_terminated).unwrap_or_default(), before),
         (Some(State::Created) | None, Some(waiting)) => (as_waiting(waiting), before),
         (Some(State::Created) | None, None) => {
             // An end that was told and whose container is gone since is still its end.
@@ -128,7 +126,11 @@ fn container(input: &Input<'_>, container: &Container, init: bool, waits_for_ini
     let resources = container.resources.clone().filter(|r| r.limits.is_some() || r.requests.is_some());
     ContainerStatus {
         name: container.name.clone(),
-        image: record.map(|r| r.image.clone()).filter(|i| !i.is_empty()).or(container.image.clone()).unwrap_or_default(),
+        image: record
+            .map(|r| r.image.clone())
+            .filter(|i| !i.is_empty())
+            .or(container.image.clone())
+            .unwrap_or_default(),
         image_id: record.map(|r| image_id(input, r)).or(old.map(|o| o.image_id.clone())).unwrap_or_default(),
         container_id: record.map(|r| format!("docker://{}", r.id)).or(old.and_then(|o| o.container_id.clone())),
         restart_count: record
@@ -237,14 +239,18 @@ fn phase(
     }
     let state = |s: &ContainerStatus| s.state.clone().unwrap_or_default();
     let ended = |s: &ContainerStatus| state(s).terminated;
-    let init_failed = init.iter().zip(init_statuses).any(|(c, s)| !spec::is_sidecar(c) && ended(s).is_some_and(|t| t.exit_code != 0));
+    let init_failed =
+        init.iter().zip(init_statuses).any(|(c, s)| !spec::is_sidecar(c) && ended(s).is_some_and(|t| t.exit_code != 0));
     if input.finished {
         let all_well = !init_failed && statuses.iter().all(|s| ended(s).is_some_and(|t| t.exit_code == 0));
         return (if all_well { "Succeeded" } else { "Failed" }, None, None);
     }
     let phase = if !initialized {
         if init_failed && policy == "Never" { "Failed" } else { "Pending" }
-    } else if statuses.iter().any(|s| state(s).waiting.is_some() && s.last_state.as_ref().and_then(|l| l.terminated.as_ref()).is_none()) {
+    } else if statuses
+        .iter()
+        .any(|s| state(s).waiting.is_some() && s.last_state.as_ref().and_then(|l| l.terminated.as_ref()).is_none())
+    {
         "Pending"
     } else if statuses.iter().any(|s| state(s).running.is_some()) || policy == "Always" {
         "Running"
@@ -265,7 +271,8 @@ fn conditions(input: &Input<'_>, init: &[Container], initialized: bool, status: 
         "Failed" => Some("PodFailed"),
         _ => None,
     };
-    let networked = sandbox(input.records).is_some_and(|s| s.is_running() && input.memory.networked.as_deref() == Some(&s.id));
+    let networked =
+        sandbox(input.records).is_some_and(|s| s.is_running() && input.memory.networked.as_deref() == Some(&s.id));
     let mut wanted = vec![condition("PodReadyToStartContainers", networked, None, None)];
 
     let incomplete: Vec<&str> = init
@@ -285,9 +292,16 @@ fn conditions(input: &Input<'_>, init: &[Container], initialized: bool, status: 
         }
     });
 
-    let sidecars = status.init_container_statuses.iter().flatten().filter(|s| init.iter().any(|c| c.name == s.name && spec::is_sidecar(c)));
-    let unready: Vec<&str> =
-        sidecars.chain(status.container_statuses.iter().flatten()).filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    let sidecars = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .filter(|s| init.iter().any(|c| c.name == s.name && spec::is_sidecar(c)));
+    let unready: Vec<&str> = sidecars
+        .chain(status.container_statuses.iter().flatten())
+        .filter(|s| !s.ready)
+        .map(|s| s.name.as_str())
+        .collect();
     let containers_ready = match completed {
         Some(reason) => condition("ContainersReady", false, Some(reason), None),
         None if unready.is_empty() => condition("ContainersReady", true, None, None),
@@ -303,7 +317,10 @@ fn conditions(input: &Input<'_>, init: &[Container], initialized: bool, status: 
         let messages: Vec<String> = gates
             .iter()
             .filter_map(|gate| match theirs.iter().find(|c| c.type_ == gate.condition_type) {
-                None => Some(format!("corresponding condition of pod readiness gate \"{}\" does not exist.", gate.condition_type)),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate \"{}\" does not exist.",
+                    gate.condition_type
+                )),
                 Some(c) if c.status != "True" => Some(format!(
                     "the status of pod readiness gate \"{}\" is not \"True\", but {}",
                     gate.condition_type, c.status

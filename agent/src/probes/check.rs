@@ -76,7 +76,12 @@ fn late(target: &Target<'_>, probe: &Probe) -> String {
 }
 
 /// Runs a command to its end and answers its exit code and output; killed from the host when it takes too long.
-pub async fn run(runtime: &Arc<dyn Runtime>, id: &str, command: Vec<String>, limit: Duration) -> Result<(i32, String), String> {
+pub async fn run(
+    runtime: &Arc<dyn Runtime>,
+    id: &str,
+    command: Vec<String>,
+    limit: Duration,
+) -> Result<(i32, String), String> {
     let spec = ExecSpec { command: command.clone(), stdin: false, stdout: true, stderr: true, tty: false };
     let session = runtime.exec(id, &spec).await.map_err(|e| e.to_string())?;
     let mut output = session.output;
@@ -167,8 +172,9 @@ async fn http_get(target: &Target<'_>, action: &HTTPGetAction) -> Result<(), Str
         .map_err(|e| format!("Get \"{url}\": {e}"))?;
     let uri: http::Uri = url.parse().map_err(|e| format!("parse \"{url}\": {e}"))?;
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-    let mut request =
-        http::Request::get(uri.path_and_query().map_or("/", |p| p.as_str())).header("user-agent", "kube-probe/1.37").header("accept", "*/*");
+    let mut request = http::Request::get(uri.path_and_query().map_or("/", |p| p.as_str()))
+        .header("user-agent", "kube-probe/1.37")
+        .header("accept", "*/*");
     let mut host = authority;
     for header in action.http_headers.iter().flatten() {
         if header.name.eq_ignore_ascii_case("host") {
@@ -237,7 +243,10 @@ async fn grpc(target: &Target<'_>, action: &GRPCAction) -> Result<(), String> {
         .to_bytes();
     match body.get(5..) {
         Some([0x08, 1, ..]) => Ok(()),
-        Some([0x08, status, ..]) => Err(format!("service unhealthy (responded with \"{}\")", if *status == 2 { "NOT_SERVING" } else { "UNKNOWN" })),
+        Some([0x08, status, ..]) => Err(format!(
+            "service unhealthy (responded with \"{}\")",
+            if *status == 2 { "NOT_SERVING" } else { "UNKNOWN" }
+        )),
         _ => Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into()),
     }
 }
@@ -262,10 +271,20 @@ fn tls_connector() -> tokio_rustls::TlsConnector {
         ) -> Result<ServerCertVerified, Error> {
             Ok(ServerCertVerified::assertion())
         }
-        fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
             Ok(HandshakeSignatureValid::assertion())
         }
-        fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
             Ok(HandshakeSignatureValid::assertion())
         }
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -131,8 +131,12 @@ impl Prober {
         loop {
             let wait = tracker.due().duration_since(Timestamp::now());
             tokio::time::sleep(std::time::Duration::try_from(wait).unwrap_or_default()).await;
-            let target =
-                Target { runtime: &self.context.runtime, record: &self.record, container: &self.container, ip: self.ip };
+            let target = Target {
+                runtime: &self.context.runtime,
+                record: &self.record,
+                container: &self.container,
+                ip: self.ip,
+            };
             let outcome = check::check(&target, probe).await;
             if let Outcome::Failure(message) = &outcome {
                 let init = spec::containers(&self.pod).any(|(c, init)| init && c.name == self.container.name);

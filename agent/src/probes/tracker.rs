@@ -85,7 +85,9 @@ mod tests {
 
     #[test]
     fn delay_period_and_thresholds_are_followed() {
-        let mut t = tracker(serde_json::json!({"initialDelaySeconds": 5, "periodSeconds": 2, "successThreshold": 2, "failureThreshold": 1}));
+        let mut t = tracker(
+            serde_json::json!({"initialDelaySeconds": 5, "periodSeconds": 2, "successThreshold": 2, "failureThreshold": 1}),
+        );
         assert_eq!(t.due(), at(5));
         assert_eq!(t.record(true, at(5)), Verdict::Undecided);
         assert_eq!(t.record(true, at(7)), Verdict::Success);

@@ -28,7 +28,9 @@ impl Hollow {
     }
 
     fn unsupported<T>() -> Result<T, RuntimeError> {
-        Err(RuntimeError::Other("this node's containers are pretended: there is nothing to run or to read in them".into()))
+        Err(RuntimeError::Other(
+            "this node's containers are pretended: there is nothing to run or to read in them".into(),
+        ))
     }
 }
 
@@ -145,7 +147,8 @@ impl Runtime for Hollow {
     }
 
     fn image<'a>(&'a self, name: &'a str) -> Answer<'a, Option<ImageRecord>> {
-        let image = ImageRecord { id: format!("sha256:{:064x}", 0), names: vec![name.to_owned()], ..Default::default() };
+        let image =
+            ImageRecord { id: format!("sha256:{:064x}", 0), names: vec![name.to_owned()], ..Default::default() };
         async { Ok(Some(image)) }.boxed()
     }
 
@@ -161,7 +164,11 @@ impl Runtime for Hollow {
         async { Self::unsupported() }.boxed()
     }
 
-    fn logs<'a>(&'a self, _id: &'a str, _options: &'a LogOptions) -> Answer<'a, BoxStream<'static, std::io::Result<Output>>> {
+    fn logs<'a>(
+        &'a self,
+        _id: &'a str,
+        _options: &'a LogOptions,
+    ) -> Answer<'a, BoxStream<'static, std::io::Result<Output>>> {
         async { Self::unsupported() }.boxed()
     }
 
@@ -214,7 +221,9 @@ impl crate::pods::network::Network for HollowNetwork {
                         state.given.insert(pod_uid.to_owned(), ip);
                         Ok(vec![ip.into()])
                     }
-                    None => Err(crate::pods::network::NetworkError::Failed("no address is free in the node's pod range".into())),
+                    None => Err(crate::pods::network::NetworkError::Failed(
+                        "no address is free in the node's pod range".into(),
+                    )),
                 }
             }
         };

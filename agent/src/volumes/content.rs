@@ -55,14 +55,27 @@ pub fn token_key(projection: &ServiceAccountTokenProjection) -> (String, i64) {
 }
 
 /// The files of one volume, or `None` when it isn't made of objects.
-pub fn payload(pod: &Pod, volume: &Volume, facts: &Facts, lookup: &dyn Lookup, tokens: &Tokens) -> Option<Result<Payload, String>> {
+pub fn payload(
+    pod: &Pod,
+    volume: &Volume,
+    facts: &Facts,
+    lookup: &dyn Lookup,
+    tokens: &Tokens,
+) -> Option<Result<Payload, String>> {
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode.unwrap_or(0o644);
         return Some(config_map(&source.name, source.items.as_deref(), mode, source.optional, pod, lookup));
     }
     if let Some(source) = &volume.secret {
         let name = source.secret_name.as_deref().unwrap_or_default();
-        return Some(secret(name, source.items.as_deref(), source.default_mode.unwrap_or(0o644), source.optional, pod, lookup));
+        return Some(secret(
+            name,
+            source.items.as_deref(),
+            source.default_mode.unwrap_or(0o644),
+            source.optional,
+            pod,
+            lookup,
+        ));
     }
     if let Some(source) = &volume.downward_api {
         let mode = source.default_mode.unwrap_or(0o644);
@@ -107,7 +120,11 @@ fn config_map(
     lookup: &dyn Lookup,
 ) -> Result<Payload, String> {
     let Some(map): Option<ConfigMap> = lookup.config_map(name)? else {
-        return if optional == Some(true) { Ok(Payload::new()) } else { Err(format!("configmap \"{name}\" not found")) };
+        return if optional == Some(true) {
+            Ok(Payload::new())
+        } else {
+            Err(format!("configmap \"{name}\" not found"))
+        };
     };
     let mut entries: BTreeMap<String, Vec<u8>> =
         map.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.into_bytes())).collect();
@@ -200,8 +217,9 @@ mod tests {
     fn items_pick_and_rename_and_set_modes() {
         let all = files(json!({"name": "v", "configMap": {"name": "m"}})).unwrap();
         assert_eq!(all.iter().map(|f| f.0.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
-        let picked =
-            files(json!({"name": "v", "configMap": {"name": "m", "defaultMode": 256, "items": [{"key": "b", "path": "x/y"}]}}));
+        let picked = files(
+            json!({"name": "v", "configMap": {"name": "m", "defaultMode": 256, "items": [{"key": "b", "path": "x/y"}]}}),
+        );
         assert_eq!(picked.unwrap(), [("x/y".into(), "2".into(), 0o400)]);
         let missing = files(json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "z", "path": "z"}]}}));
         assert_eq!(missing.unwrap_err(), "references non-existent config key: z in ns/m");

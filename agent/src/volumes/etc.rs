@@ -48,8 +48,8 @@ pub fn resolv_conf(pod: &Pod, cluster: &[IpAddr], host: &str) -> String {
     let pod_spec = pod.spec.clone().unwrap_or_default();
     let policy = pod_spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let in_host = parse(host);
-    let use_cluster =
-        !cluster.is_empty() && (policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !spec::host_network(pod)));
+    let use_cluster = !cluster.is_empty()
+        && (policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !spec::host_network(pod)));
     let mut dns = match policy {
         "None" => Dns::default(),
         _ if use_cluster => {
@@ -125,7 +125,9 @@ mod tests {
 
     #[test]
     fn hosts_names_the_pod_and_its_aliases() {
-        let pod = pod(json!({"containers": [], "subdomain": "web", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}));
+        let pod = pod(
+            json!({"containers": [], "subdomain": "web", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}),
+        );
         let text = hosts(&pod, &["10.1.0.5".parse().unwrap()], "");
         assert!(text.contains("10.1.0.5\tweb-0.web.ns.svc.cluster.local\tweb-0\n"), "{text}");
         assert!(text.ends_with("# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"), "{text}");

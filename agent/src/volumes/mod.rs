@@ -32,7 +32,8 @@ pub async fn sync(context: &Context, pod: &Pod, facts: &Facts, now: Timestamp) -
     make_dir(&dir, 0o750).map_err(|e| e.to_string())?;
     let group = fs_group(pod);
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
-        let failed = |e: &dyn std::fmt::Display| format!("MountVolume.SetUp failed for volume \"{}\" : {e}", volume.name);
+        let failed =
+            |e: &dyn std::fmt::Display| format!("MountVolume.SetUp failed for volume \"{}\" : {e}", volume.name);
         let at = dir.join("volumes").join(&volume.name);
         let lookup = InNamespace { references: &context.references, namespace: spec::namespace(pod) };
         match content::payload(pod, volume, facts, &lookup, &tokens) {
@@ -65,10 +66,21 @@ fn prepare(volume: &Volume, at: &Path, group: Option<u32>) -> Result<(), String>
         let text = |e: io::Error| e.to_string();
         make_dir(at, 0o777).map_err(text)?;
         if source.medium.as_deref() == Some("Memory") {
-            let limit = source.size_limit.as_ref().and_then(|q| Quantity::parse(&q.0).ok()).map(|q| q.value()).filter(|&v| v > 0);
+            let limit = source
+                .size_limit
+                .as_ref()
+                .and_then(|q| Quantity::parse(&q.0).ok())
+                .map(|q| q.value())
+                .filter(|&v| v > 0);
             let options = limit.map_or_else(|| "mode=0777".to_owned(), |l| format!("mode=0777,size={l}"));
-            nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))
-                .map_err(|e| e.to_string())?;
+            nix::mount::mount(
+                Some("tmpfs"),
+                at,
+                Some("tmpfs"),
+                MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+                Some(options.as_str()),
+            )
+            .map_err(|e| e.to_string())?;
         }
         if let Some(group) = group {
             chown(at, None, Some(group)).map_err(text)?;
@@ -117,15 +129,20 @@ fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
 }
 
 /// What is mounted into one container. `Err`: the message of a `CreateContainerConfigError`.
-pub fn mounts(context: &Context, pod: &Pod, container: &Container, attempt: u32, env: &environment::Environment) -> Result<Vec<Mount>, String> {
+pub fn mounts(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+    env: &environment::Environment,
+) -> Result<Vec<Mount>, String> {
     let dir = context.pod_dir(spec::uid(pod));
     let mut mounts = Vec::new();
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     for mount in container.volume_mounts.iter().flatten() {
-        let volume = volumes
-            .iter()
-            .find(|v| v.name == mount.name)
-            .ok_or_else(|| format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name))?;
+        let volume = volumes.iter().find(|v| v.name == mount.name).ok_or_else(|| {
+            format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name)
+        })?;
         let root = match &volume.host_path {
             Some(source) => PathBuf::from(&source.path),
             None => dir.join("volumes").join(&mount.name),
@@ -137,7 +154,12 @@ pub fn mounts(context: &Context, pod: &Pod, container: &Container, attempt: u32,
         };
         let source = if sub.is_empty() { root } else { below(&root, &sub)? };
         let read_only = mount.read_only == Some(true) || !(volume.empty_dir.is_some() || volume.host_path.is_some());
-        mounts.push(Mount { source, target: mount.mount_path.clone(), read_only, propagation: mount.mount_propagation.clone() });
+        mounts.push(Mount {
+            source,
+            target: mount.mount_path.clone(),
+            read_only,
+            propagation: mount.mount_propagation.clone(),
+        });
     }
     let taken = |mounts: &[Mount], target: &str| mounts.iter().any(|m| m.target == target);
     for name in ["hosts", "resolv.conf"] {

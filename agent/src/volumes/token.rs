@@ -72,11 +72,17 @@ pub async fn fetch(context: &Context, pod: &Pod, now: Timestamp) -> Result<(Toke
 }
 
 async fn request(context: &Context, pod: &Pod, audience: &str, seconds: i64, now: Timestamp) -> Result<Kept, String> {
-    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|n| !n.is_empty()).unwrap_or("default");
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.service_account_name.as_deref())
+        .filter(|n| !n.is_empty())
+        .unwrap_or("default");
     let api: Api<ServiceAccount> = Api::namespaced(context.client.clone(), spec::namespace(pod));
     let request = TokenRequest {
-        spec: TokenRequestSpec {
-            audiences: if audience.is_empty() { Vec::new() } else { vec![audience.to_owned()] },
+        spec: Some(TokenRequestSpec {
+            audiences: (!audience.is_empty()).then(|| vec![audience.to_owned()]),
+            attestations: None,
             expiration_seconds: Some(seconds),
             bound_object_ref: Some(BoundObjectReference {
                 api_version: Some("v1".into()),
@@ -84,13 +90,16 @@ async fn request(context: &Context, pod: &Pod, audience: &str, seconds: i64, now
                 name: pod.metadata.name.clone(),
                 uid: pod.metadata.uid.clone(),
             }),
-        },
+        }),
         ..Default::default()
     };
     let answer: TokenRequest =
         api.create_subresource("token", account, &PostParams::default(), &request).await.map_err(|e| e.to_string())?;
     let status = answer.status.ok_or("the server answered without a token")?;
-    Ok(Kept { audience: audience.to_owned(), seconds, token: status.token, issued: now, expires: status.expiration_timestamp.0 })
+    let (Some(token), Some(expires)) = (status.token, status.expiration_timestamp) else {
+        return Err("the server answered without a token".into());
+    };
+    Ok(Kept { audience: audience.to_owned(), seconds, token, issued: now, expires: expires.0 })
 }
 
 pub fn forget(context: &Context, pod: &Pod) {

@@ -4,8 +4,8 @@ use super::labels;
 use super::pause;
 use crate::runtime::{ContainerSpec, Owner, SandboxSpec, Security};
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum,
+    MountType, RestartPolicy, RestartPolicyNameEnum,
 };
 use std::collections::HashMap;
 
@@ -57,11 +57,8 @@ pub fn sandbox(owner: &Owner, spec: &SandboxSpec) -> ContainerCreateBody {
 
 pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
     let joined = format!("container:{}", spec.sandbox);
-    let pid_mode = if spec.host_pid {
-        Some("host".to_owned())
-    } else {
-        spec.share_process_namespace.then(|| joined.clone())
-    };
+    let pid_mode =
+        if spec.host_pid { Some("host".to_owned()) } else { spec.share_process_namespace.then(|| joined.clone()) };
     let resources = &spec.resources;
     let host = HostConfig {
         network_mode: Some(if spec.host_network { "host".into() } else { joined.clone() }),

@@ -22,7 +22,10 @@ type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 /// How long one frame may be: Docker cuts at 16 kB for logs and 32 kB for streams; this only bounds a broken peer.
 const LONGEST_FRAME: usize = 16 << 20;
 
-async fn send(socket: &Path, request: Request<Full<Bytes>>) -> Result<http::Response<hyper::body::Incoming>, RuntimeError> {
+async fn send(
+    socket: &Path,
+    request: Request<Full<Bytes>>,
+) -> Result<http::Response<hyper::body::Incoming>, RuntimeError> {
     let unreachable = |e: &dyn std::fmt::Display| RuntimeError::Unreachable(e.to_string());
     let stream = UnixStream::connect(socket).await.map_err(|e| unreachable(&e))?;
     let (mut sender, connection) =
@@ -68,7 +71,11 @@ pub async fn upgrade(
 }
 
 /// A stream that only Docker writes to: logs.
-pub async fn read(socket: &Path, path: &str, tty: bool) -> Result<BoxStream<'static, io::Result<Output>>, RuntimeError> {
+pub async fn read(
+    socket: &Path,
+    path: &str,
+    tty: bool,
+) -> Result<BoxStream<'static, io::Result<Output>>, RuntimeError> {
     let request = Request::builder()
         .uri(path)
         .header("host", "docker")
@@ -110,7 +117,10 @@ impl Decoder for Frames {
                     let stream = src[0];
                     let length = u32::from_be_bytes([src[4], src[5], src[6], src[7]]) as usize;
                     if stream > 3 || length > LONGEST_FRAME {
-                        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a frame of Docker's stream protocol"));
+                        return Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            "not a frame of Docker's stream protocol",
+                        ));
                     }
                     src.advance(8);
                     self.open = Some((stream, length));

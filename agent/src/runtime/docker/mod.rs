@@ -47,7 +47,9 @@ impl Docker {
             None => host,
             Some(("unix", path)) => path,
             Some((scheme, _)) => {
-                return Err(RuntimeError::Other(format!("docker host {host}: only unix sockets are supported, not {scheme}")));
+                return Err(RuntimeError::Other(format!(
+                    "docker host {host}: only unix sockets are supported, not {scheme}"
+                )));
             }
         };
         Ok(Self { inner: Arc::new(Inner { socket: path.into(), owner, api: Mutex::new(None) }) })
@@ -173,7 +175,11 @@ impl Docker {
     }
 
     /// Creates it; a leftover of ours with the same name (an agent that died in between) is removed first.
-    async fn create_named(&self, name: String, body: bollard::models::ContainerCreateBody) -> Result<String, RuntimeError> {
+    async fn create_named(
+        &self,
+        name: String,
+        body: bollard::models::ContainerCreateBody,
+    ) -> Result<String, RuntimeError> {
         let api = self.api().await?;
         let options = query::CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
         match api.create_container(Some(options.clone()), body.clone()).await.map_err(error) {
@@ -383,7 +389,12 @@ impl Runtime for Docker {
             match self.api().await?.inspect_image(name).await.map_err(error) {
                 Ok(image) => Ok(Some(ImageRecord {
                     id: image.id.unwrap_or_default(),
-                    names: image.repo_digests.into_iter().flatten().chain(image.repo_tags.into_iter().flatten()).collect(),
+                    names: image
+                        .repo_digests
+                        .into_iter()
+                        .flatten()
+                        .chain(image.repo_tags.into_iter().flatten())
+                        .collect(),
                     size: image.size.unwrap_or(0).max(0) as u64,
                     user: image.config.and_then(|c| c.user).unwrap_or_default(),
                 })),
@@ -418,7 +429,11 @@ impl Runtime for Docker {
         session::attach(self, id, spec).boxed()
     }
 
-    fn logs<'a>(&'a self, id: &'a str, options: &'a LogOptions) -> Answer<'a, BoxStream<'static, std::io::Result<Output>>> {
+    fn logs<'a>(
+        &'a self,
+        id: &'a str,
+        options: &'a LogOptions,
+    ) -> Answer<'a, BoxStream<'static, std::io::Result<Output>>> {
         async move {
             let tty = self.inspect(id).await?.config.and_then(|c| c.tty) == Some(true);
             let mut path = self.path(&format!("/containers/{id}/logs?")).await?;
@@ -452,7 +467,8 @@ impl Runtime for Docker {
                 .ok_or_else(|| RuntimeError::NotFound(format!("no figures for {id}")))?;
             let memory = stats.memory_stats.unwrap_or_default();
             let bytes = memory.usage.unwrap_or(0);
-            let figure = |name: &str| memory.stats.as_ref().and_then(|s| s.get(name)).and_then(|v| u64::try_from(*v).ok());
+            let figure =
+                |name: &str| memory.stats.as_ref().and_then(|s| s.get(name)).and_then(|v| u64::try_from(*v).ok());
             let inactive = figure("total_inactive_file").or_else(|| figure("inactive_file")).unwrap_or(0);
             Ok(Usage {
                 cpu_nanoseconds: stats.cpu_stats.and_then(|c| c.cpu_usage).and_then(|u| u.total_usage).unwrap_or(0),

@@ -157,6 +157,9 @@ mod tests {
         file.write_all(&archive()).unwrap();
         let out = std::process::Command::new("tar").arg("tvf").arg(file.path()).output().unwrap();
         let text = String::from_utf8(out.stdout).unwrap();
-        assert!(out.status.success() && text.contains("-rwxr-xr-x") && text.contains(" 201 ") && text.contains("pause"), "{text}");
+        assert!(
+            out.status.success() && text.contains("-rwxr-xr-x") && text.contains(" 201 ") && text.contains("pause"),
+            "{text}"
+        );
     }
 }

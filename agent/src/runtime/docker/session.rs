@@ -118,7 +118,8 @@ struct AttachControl {
 impl SessionControl for AttachControl {
     fn resize(&self, columns: u16, rows: u16) -> Answer<'_, ()> {
         async move {
-            let options = bollard::query_parameters::ResizeContainerTTYOptions { w: i32::from(columns), h: i32::from(rows) };
+            let options =
+                bollard::query_parameters::ResizeContainerTTYOptions { w: i32::from(columns), h: i32::from(rows) };
             self.docker.api().await?.resize_container_tty(&self.container, options).await.map_err(error)
         }
         .boxed()
