@@ -71,6 +71,16 @@ pub(super) fn target(api: &Api, asked: &Attributes) -> Result<Endpoint, Status> 
             false => Status::no_such_path(),
         });
     }
+    // A name belongs in the path of what changes one object, and not in that of a create.
+    let whole = matches!(endpoint, Endpoint::Whole(_));
+    let misnamed = match asked.verb.as_str() {
+        "update" | "patch" => asked.name.is_empty(),
+        "create" => whole && !asked.name.is_empty(),
+        _ => false,
+    };
+    if misnamed {
+        return Err(Status::method_not_allowed());
+    }
     match verbs.contains(&asked.verb.as_str()) {
         true => Ok(endpoint),
         false => Err(Status::method_not_allowed()),

@@ -17,6 +17,7 @@ pub static RESOURCE: Resource = Resource {
     singular: "endpoints",
     short_names: &["ep"],
     type_name: "io.k8s.api.core.v1.Endpoints",
+    create_on_update: true,
     columns: &[
         Column::new(
             "Endpoints",

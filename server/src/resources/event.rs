@@ -15,6 +15,7 @@ pub static RESOURCE: Resource = Resource {
     singular: "event",
     short_names: &["ev"],
     type_name: "io.k8s.api.core.v1.Event",
+    create_on_update: true,
     name_column: false,
     columns: COLUMNS,
     cells,

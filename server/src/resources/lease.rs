@@ -15,6 +15,8 @@ pub static RESOURCE: Resource = Resource {
     plural: "leases",
     singular: "lease",
     type_name: "io.k8s.api.coordination.v1.Lease",
+    create_on_update: true,
+    unconditional_update: false,
     columns: &[
         Column::new(
             "Holder",

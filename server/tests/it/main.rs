@@ -1,0 +1,5 @@
+//! The server's tests through its own router: whole requests, whole answers, a cluster for each test.
+
+mod app;
+mod authorization;
+mod kubernetes;
