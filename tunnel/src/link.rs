@@ -180,7 +180,7 @@ impl Opener {
             let place = self.places.clone().acquire_owned().await.ok()?;
             let (reply, answer) = oneshot::channel();
             self.ask.send(reply).await.ok()?;
-            Some(Stream::new(answer.await.ok()?, self.shared.clone(), place))
+            Some(Stream::opened(answer.await.ok()?, self.shared.clone(), place))
         };
         tokio::select! {
             biased;
@@ -302,7 +302,7 @@ impl<M: Messages> Driver<M> {
 
     /// Moves whatever can be moved. An error is the tunnel's end.
     fn work(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        if let Poll::Ready(_) = self.closed.poll_recv(cx) {
+        if let Poll::Ready(Some(())) = self.closed.poll_recv(cx) {
             return Err(Ended::Closed);
         }
         while self.beat.poll_tick(cx).is_ready() {
@@ -360,7 +360,7 @@ impl<M: Messages> Driver<M> {
             };
             // Without a place, or nobody to take it up: dropped, which resets it.
             if let Ok(place) = self.places.clone().try_acquire_owned() {
-                match self.deliver.try_send(Stream::new(stream, self.shared.clone(), place)) {
+                match self.deliver.try_send(Stream::accepted(stream, self.shared.clone(), place)) {
                     Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
                     Err(mpsc::error::TrySendError::Closed(_)) => return Err(Ended::Closed),
                 }

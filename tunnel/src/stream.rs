@@ -16,13 +16,19 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 pub struct Stream {
     inner: Compat<yamux::Stream>,
     shared: Arc<Shared>,
+    /// Whether the other end knows of the stream: it learns of it with the first bytes, never by an end alone.
+    announced: bool,
     shut: bool,
     _place: OwnedSemaphorePermit,
 }
 
 impl Stream {
-    pub(crate) fn new(inner: yamux::Stream, shared: Arc<Shared>, place: OwnedSemaphorePermit) -> Self {
-        Self { inner: inner.compat(), shared, shut: false, _place: place }
+    pub(crate) fn opened(inner: yamux::Stream, shared: Arc<Shared>, place: OwnedSemaphorePermit) -> Self {
+        Self { inner: inner.compat(), shared, announced: false, shut: false, _place: place }
+    }
+
+    pub(crate) fn accepted(inner: yamux::Stream, shared: Arc<Shared>, place: OwnedSemaphorePermit) -> Self {
+        Self { announced: true, ..Self::opened(inner, shared, place) }
     }
 
     fn reset(&self) -> io::Error {
@@ -51,6 +57,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+        self.announced = true;
         Poll::Ready(written.map_err(|_| self.reset()))
     }
 
@@ -60,6 +67,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.announced {
+            ready!(self.as_mut().poll_write(cx, &[]))?;
+        }
         let done = ready!(Pin::new(&mut self.inner).poll_shutdown(cx));
         self.shut = true;
         Poll::Ready(done.map_err(|_| self.reset()))
