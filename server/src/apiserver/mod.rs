@@ -22,6 +22,7 @@ pub mod negotiate;
 pub mod node_proxy;
 mod node_restriction;
 mod node_scope;
+mod operations;
 pub mod options;
 pub mod patch;
 pub mod read;
