@@ -1,16 +1,13 @@
 //! Agents' tunnels: machines join here, stay connected here, and are reached through here.
 //!
-//! - [`join`]: a join token buys a node identity; credentials are renewed; who connects proves that it holds its key.
-//! - [`tunnel`]: the WebSocket of one agent, and what the agent asks through it (served by the API server as that node).
 //! - [`sessions`]: who is connected right now, and when each was last heard of.
-//! - [`proxy`]: requests to a node's kubelet API (logs, exec), as the API server's [`NodeProxy`].
-//! - [`raw`]: a pod's own connection to `kubernetes.default.svc`: TLS ends here, so the node sees neither token nor payload.
-//! - [`downloads`]: the script to paste and the agent it fetches.
+//! - `proxy`: requests to a node's kubelet API (logs, exec), as the API server's [`NodeProxy`].
 //!
 //! What this room needs of `accounts` is the trait [`Nodes`], so that it can be tested without a database.
 //!
 //! [`NodeProxy`]: crate::apiserver::node_proxy::NodeProxy
 
+mod proxy;
 pub mod sessions;
 
 use futures::future::BoxFuture;
