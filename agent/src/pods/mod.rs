@@ -12,3 +12,4 @@ pub mod plan;
 pub mod references;
 pub mod spec;
 pub mod status;
+pub mod worker;
