@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod desired;
 pub mod environment;
 pub mod images;
+pub mod manager;
 pub mod network;
 pub mod plan;
 pub mod references;
