@@ -1,0 +1,257 @@
+//! Every word the page says, in one table.
+//!
+//! A text is known by a typed key, so that a missing or misspelt one does not compile; a language is one column. Places to
+//! fill are `{named}`. Counted texts have their forms in one entry, `one|other`, with `{n}` for the count; a language with
+//! more forms brings its own rule. What comes from the cluster (names, messages, reasons, columns) is never translated.
+//!
+//! Adding a language: one more list in the order of the keys (the macro keeps them together), its code, its direction and
+//! its plural rule in [`Language`].
+
+use std::fmt::Display;
+
+macro_rules! words {
+    ($($key:ident $english:literal,)*) => {
+        /// A text's key.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Word { $($key),* }
+        impl Word {
+            pub const ALL: &'static [Word] = &[$(Word::$key),*];
+        }
+        static ENGLISH: &[&str] = &[$($english),*];
+    };
+}
+
+/// A language: its texts in the order of the keys.
+pub struct Language {
+    /// As in `<html lang>`.
+    pub code: &'static str,
+    /// `ltr` or `rtl`, as in `<html dir>`.
+    pub direction: &'static str,
+    texts: &'static [&'static str],
+    /// Which of an entry's forms a count takes.
+    form: fn(i64) -> usize,
+}
+
+pub static ENGLISH_LANGUAGE: Language =
+    Language { code: "en", direction: "ltr", texts: ENGLISH, form: |n| usize::from(n != 1) };
+
+/// The page's language. One for now; this is where the choice goes.
+pub fn language() -> &'static Language {
+    &ENGLISH_LANGUAGE
+}
+
+/// The text of a key.
+pub fn t(word: Word) -> &'static str {
+    language().texts[word as usize]
+}
+
+impl Word {
+    /// The text with its places filled.
+    pub fn with(self, values: &[(&str, &dyn Display)]) -> String {
+        fill(t(self), values)
+    }
+}
+
+/// A counted text: `1 pod`, `3 pods`.
+pub fn plural(word: Word, n: i64) -> String {
+    let forms: Vec<&str> = t(word).split('|').collect();
+    let form = (language().form)(n).min(forms.len() - 1);
+    fill(forms[form], &[("n", &n)])
+}
+
+fn fill(text: &str, values: &[(&str, &dyn Display)]) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(start) = rest.find('{') {
+        let Some(end) = rest[start..].find('}') else { break };
+        let name = &rest[start + 1..start + end];
+        out.push_str(&rest[..start]);
+        match values.iter().find(|(n, _)| *n == name) {
+            Some((_, value)) => out.push_str(&value.to_string()),
+            None => out.push_str(&rest[start..=start + end]),
+        }
+        rest = &rest[start + end + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+words! {
+    // Times and counts
+    JustNow "just now",
+    Ago "{span} ago",
+    Seconds "{n} second|{n} seconds",
+    Minutes "{n} minute|{n} minutes",
+    Hours "{n} hour|{n} hours",
+    Days "{n} day|{n} days",
+    Restarts "{n} restart|{n} restarts",
+    Pods "{n} pod|{n} pods",
+    Endpoints "{n} endpoint|{n} endpoints",
+    NewLines "{n} new line|{n} new lines",
+    Errors "{n} problem|{n} problems",
+    Objects "{n} object|{n} objects",
+    Unknown "unknown",
+    Waiting "waiting",
+    Loading "Loading…",
+
+    // States
+    StateIdle "Idle",
+    StateGood "Healthy",
+    StateProgressing "Progressing",
+    StateUnknown "Unknown",
+    StateDegraded "Degraded",
+    StateFailing "Failing",
+
+    // Pods
+    PodSucceeded "Completed.",
+    PodFailed "Failed.",
+    PodEvicted "Evicted from its node.",
+    PodFailedContainer "Failed: container {container} {exit}.",
+    PodNodeSilent "Unknown: node {node} was last heard from {ago}.",
+    PodLeaving "Shutting down.",
+    PodLeavingLate "Should have been gone {span} ago, but its node has not confirmed it yet.",
+    PodLeavingFinalizers "Waits to be removed since {span}, held by {finalizers}.",
+    PodLeavingUnconfirmed "Marked for deletion; whether it still runs on {node} is unknown, because that node is silent.",
+    PodUnplaced "Waiting to be given a node.",
+    PodNoNodes "Pending for {span}: the cluster has no nodes.",
+    PodNoRoom "Pending for {span}: no node has enough CPU or memory free.",
+    PodNodesCordoned "Pending for {span}: the nodes that would fit are cordoned.",
+    PodNodesAway "Pending for {span}: the nodes that would fit are not ready.",
+    PodTaints "Pending for {span}: the nodes that would fit have taints that it does not tolerate.",
+    PodAffinity "Pending for {span}: no node has the labels it asks for.",
+    PodNowhere "Pending for {span}: no node can take it.",
+    PodInitializing "Starting: init container {container} is running.",
+    PodStarting "Starting on {node}.",
+    PodCrashing "Container {container} keeps crashing: it {exit} {ago}, after {restarts}.",
+    PodImagePull "The image {image} of container {container} cannot be pulled.",
+    PodImageAbsent "The image {image} of container {container} is not on the node, and its policy is never to pull.",
+    PodImageName "The image name {image} of container {container} is not valid.",
+    PodConfig "Container {container} cannot be made: something that it refers to is missing.",
+    PodCannotStart "Container {container} cannot start: {reason}.",
+    PodEnded "Container {container} {exit} {ago}.",
+    PodNotReady "Running, but container {container} is not ready.",
+    PodNotReadyPod "Running, but not ready.",
+    PodRunning "Running on {node}, started {ago}.",
+    PodRunningRestarted "Running on {node}, started {ago}; {restarts} so far, the last one because it {exit}.",
+
+    // How containers end
+    ExitUnknown "ended in an unknown way",
+    ExitOom "was killed because it used more memory than its limit",
+    ExitCode "exited with code {code}",
+    ExitSignal "exited with code {code} (signal {signal})",
+    ExitMeaning "exited with code {code} ({meaning})",
+    ExitDone "done",
+    ExitError "an error of the program",
+    ExitUsage "wrong usage of a command",
+    ExitNotExecutable "the command cannot be executed",
+    ExitNotFound "the command was not found",
+    ExitInterrupted "interrupted",
+    ExitAborted "aborted by itself",
+    ExitKilled "killed",
+    ExitSegfault "a memory fault in the program",
+    ExitTerminated "asked to stop",
+    ContainerWaiting "Waiting: {reason}",
+    ContainerEnded "It {exit}, {ago}",
+    ContainerRunning "Running since {ago}",
+    ContainerRunningUnready "Running since {ago}, not ready",
+
+    // Deployments
+    DeploymentServing "Serving {ready} of {wanted}, changed {ago}.",
+    DeploymentUnseen "The last change has not been taken up yet; serving {ready}.",
+    DeploymentLeaving "Being deleted.",
+    DeploymentCannotCreate "Serving {ready} of {wanted}: new pods are refused.",
+    DeploymentStuck "The rollout is stuck: {updated} of {wanted} updated, serving {ready}.",
+    DeploymentScalingDown "Scaling to nothing.",
+    DeploymentScaledToNothing "Scaled to nothing.",
+    DeploymentPaused "The rollout is paused: {updated} of {wanted} updated, serving {ready}.",
+    DeploymentRolling "Rolling out: {updated} of {wanted} updated, serving {ready}.",
+    DeploymentDown "Down: none of {wanted} is available.",
+    DeploymentShort "Serving {ready} of {wanted}.",
+    DeploymentStarting "Starting: serving {ready} of {wanted}.",
+
+    // Nodes
+    NodeJoining "Joined {ago}, has not reported yet.",
+    NodeSilent "Silent: last heard from {ago}. What runs there is unknown.",
+    NodeNotReady "Connected, but not ready for pods.",
+    NodeDisk "Ready, but its disk is nearly full.",
+    NodeMemory "Ready, but its memory is nearly used up.",
+    NodeProcesses "Ready, but it has nearly run out of process ids.",
+    NodeNetwork "Connected, but its pod network is not available.",
+    NodeCordoned "Ready since {ago}, and cordoned: it takes no new pods.",
+    NodeReady "Ready since {ago}.",
+    NodeReadyWithPods "Ready since {ago}, running {pods}.",
+    CheckConnected "Connected",
+    CheckAddress "Address",
+    CheckRuntime "Container runtime",
+    CheckRange "Pod addresses",
+    CheckDisk "Disk space",
+    CheckReady "Ready for pods",
+
+    // Services
+    ServiceExternal "A name for {name}.",
+    ServiceNoSelector "Has no selector and no endpoints.",
+    ServiceNobody "No pod matches its selector, so nobody answers.",
+    ServiceNoneReady "None of its {all} endpoints is ready, so nobody answers.",
+    ServiceServing "Answered by {ready}, all ready.",
+    ServicePartly "{ready} of {all} endpoints are ready.",
+
+    // Next steps
+    NextAddNode "Add a node.",
+    NextRoom "Add a node, or ask for less.",
+    NextUncordon "Uncordon it to let pods come.",
+    NextLookAtNode "Look at the node.",
+    NextLookAtNodes "Look at the nodes.",
+    NextLookAtPods "Look at its pods.",
+    NextTolerate "Add a toleration, or remove the taint.",
+    NextAffinity "Change what it asks for, or label a node.",
+    NextReadLogs "Read its logs.",
+    NextReadLastLogs "Read the last lines before it died.",
+    NextImage "Check the name and tag, and whether the registry needs a pull secret.",
+    NextConfig "Create what is missing, or change the reference.",
+    NextEdit "Change what it asks for.",
+    NextProbe "Its readiness probe has not succeeded; its logs may say why.",
+    NextRollBack "Roll back to the revision before.",
+    NextResume "Resume the rollout.",
+    NextCheckAgent "Check that the machine is on, reaches this address, and runs longshore-agent. Its containers go on without us.",
+    NextCheckDocker "Check the container runtime on the machine.",
+    NextSelector "Compare its selector with the labels of the pods.",
+
+    // Attention
+    AttentionNode "Node {name}",
+    AttentionDeployment "Rollout of {name}",
+    AttentionPod "{name} {what}",
+    AttentionPods "{count} of {name}: {what}",
+    AttentionPodDetail "{status} in {namespace}, oldest made {ago}",
+    WhatCrashes "keeps crashing",
+    WhatImage "cannot pull its image",
+    WhatMemory "runs out of memory",
+    WhatPending "waits for a node",
+    WhatStarting "is slow to start",
+    WhatNotReady "is not ready",
+    WhatUnknown "is not heard from",
+    WhatEvicted "was evicted",
+    WhatFails "does not start",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_a_text_and_its_places_are_closed() {
+        assert_eq!(Word::ALL.len(), ENGLISH.len());
+        for word in Word::ALL {
+            let text = t(*word);
+            assert!(!text.is_empty(), "{word:?}");
+            assert_eq!(text.matches('{').count(), text.matches('}').count(), "{word:?}");
+        }
+    }
+
+    #[test]
+    fn fills_and_counts() {
+        assert_eq!(plural(Word::Pods, 1), "1 pod");
+        assert_eq!(plural(Word::Pods, 0), "0 pods");
+        assert_eq!(Word::Ago.with(&[("span", &"x")]), "x ago");
+        assert_eq!(fill("{a} {b", &[("a", &1)]), "1 {b");
+    }
+}
