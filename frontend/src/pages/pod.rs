@@ -1,0 +1,67 @@
+//! A Pod: why it is as it is, its containers in words, its conditions, its logs.
+
+use super::object::Subject;
+use crate::client::live::{self, Query};
+use crate::components::logs::LogView;
+use crate::components::state::{Ago, Badge, Banner};
+use crate::words::{Word, plural, t};
+use leptos::prelude::*;
+use leptos_router::hooks::use_navigate;
+use longshore_page_model::kube::{Node, Pod};
+use longshore_page_model::state::Action;
+use longshore_page_model::{node, pod};
+
+#[component]
+pub fn Overview(subject: Subject) -> impl IntoView {
+    let scope = subject.scope;
+    let this = subject.read::<Pod>();
+    let on_node = Memo::new(move |_| this.with(|p| p.as_ref().map(|p| p.spec.node_name.clone()).filter(|n| !n.is_empty())));
+    let nodes = live::watch::<Node>(move || Some(Query::new(&scope.cluster.get(), "/api/v1/nodes").fields(format!("metadata.name={}", on_node.get()?))));
+    let said = Memo::new(move |_| {
+        let silent = nodes.data.with(|n| n.items.values().find_map(|n| node::silent_since(n).map(str::to_string)));
+        this.with(|p| p.as_ref().map(|p| pod::sentence(p, silent.as_deref(), live::now()))).unwrap_or_default()
+    });
+    let navigate = use_navigate();
+    let act = Callback::new(move |action: Action| match action {
+        Action::Logs => subject.open_tab.run("logs".into()),
+        Action::PreviousLogs => subject.open_tab.run("logs-previous".into()),
+        Action::ShowNodes => navigate(&scope.list("nodes"), Default::default()),
+        Action::AddNode => navigate(&scope.page("/add-node"), Default::default()),
+        _ => subject.open_tab.run("yaml".into()),
+    });
+    let containers = move || {
+        let Some(pod) = this.get() else { return Vec::new() };
+        let all = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
+        all.map(|c| {
+            let (state, text) = pod::container(c, live::now());
+            view! { <li><span class="mono">{c.name.clone()}</span><Badge state=state text=text/><span class="mono quiet">{c.image.clone()}</span>
+                <span class="quiet">{plural(Word::Restarts, c.restart_count)}</span></li> }
+        }).collect()
+    };
+    view! {
+        <Banner sentence=said on_action=act/>
+        <dl class="facts card">
+            <div><dt>{t(Word::Node)}</dt><dd>{move || on_node.get().map(|n| view! { <a class="mono" href=scope.object("nodes", "", &n)>{n.clone()}</a> })}</dd></div>
+            <div><dt>{t(Word::Address)}</dt><dd class="mono">{move || this.with(|p| p.as_ref().map(|p| p.status.pod_ip.clone()))}</dd></div>
+        </dl>
+        <section class="card"><h2>{t(Word::Containers)}</h2><ul class="containers">{containers}</ul></section>
+        <section class="card"><h2>{t(Word::Conditions)}</h2><ul class="conditions">{move || this.get().map(|p| p.status.conditions.into_iter().map(|c| view! {
+            <li><span>{c.r#type}</span><span class="mono">{c.status}</span><span class="quiet">{c.reason}" "{c.message}</span><span class="quiet"><Ago time=c.last_transition_time/></span></li>
+        }).collect_view())}</ul></section>
+    }
+}
+
+#[component]
+pub fn PodLogs(subject: Subject) -> impl IntoView {
+    let this = subject.read::<Pod>();
+    let containers = Memo::new(move |_| this.with(|p| p.as_ref().map(|p| p.spec.init_containers.iter().chain(&p.spec.containers).map(|c| c.name.clone()).collect::<Vec<_>>()).unwrap_or_default()));
+    let container = RwSignal::new(String::new());
+    let previous = RwSignal::new(false);
+    Effect::new(move |_| {
+        let first = this.with(|p| p.as_ref().map(pod::log_container)).unwrap_or_default();
+        if container.with_untracked(String::is_empty) && !first.is_empty() {
+            container.set(first);
+        }
+    });
+    view! { <LogView namespace=subject.namespace.get_value() pod=subject.name.get_value() containers container previous/> }
+}
