@@ -2,7 +2,8 @@
 
 use crate::accounts::{self, Accounts};
 use crate::process::serving::ServeError;
-use crate::store::{MasterKey, Store};
+use crate::resources::registry;
+use crate::store::{MasterKey, Store, StoreOptions};
 use axum::Router;
 use axum::routing::get;
 use sqlx::PgPool;
@@ -24,7 +25,8 @@ impl App {
         base_url: String,
         downloads: Option<PathBuf>,
     ) -> Result<Self, ServeError> {
-        let store = Store::in_memory();
+        let options = StoreOptions { advertise: base_url.clone(), ..StoreOptions::new(Arc::new(registry())) };
+        let store = Store::open(pool.clone(), master.clone(), options).await?;
         let accounts = Accounts::open(pool.clone(), store.clone(), master, base_url).await?;
         Ok(Self { store, accounts, pool, downloads })
     }
@@ -40,6 +42,7 @@ impl App {
 
     /// Gives up ownership at once, so that another replica needs not wait for a lease to run out.
     pub async fn close(self) {
+        self.store.close().await;
         self.pool.close().await;
     }
 }

@@ -10,6 +10,7 @@ const RETRY_FUTURE_SECONDS: u32 = 1;
 pub fn store(error: StoreError) -> Status {
     match error {
         StoreError::NotFound => Status::no_such_path(),
+        StoreError::AlreadyExists => Status::failure(409, "AlreadyExists", error.to_string()),
         StoreError::Compacted { oldest } => {
             let oldest = oldest.0;
             Status::expired(format!(

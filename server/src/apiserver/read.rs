@@ -49,7 +49,7 @@ impl Api {
     ) -> Result<Arc<Object>, Status> {
         let key = api::key(resource, namespace, name);
         let found = match version(&options.resource_version)? {
-            Some(Revision(0)) => cx.cluster.get_stale(&key),
+            Some(Revision(0)) => cx.cluster.get_stale(&key).map_err(errors::store)?,
             asked => {
                 reached(cx, asked).await?;
                 cx.cluster.get(&key).map_err(errors::store)?

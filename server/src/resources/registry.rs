@@ -69,6 +69,17 @@ impl crate::store::Kinds for Registry {
     }
 }
 
+/// What the store has to know of kinds.
+impl crate::store::Kinds for &'static Registry {
+    fn fields(&self, resource: &str, tree: &Value) -> BTreeMap<&'static str, String> {
+        self.by_name(resource).map(|kind| (kind.fields)(tree)).unwrap_or_default()
+    }
+
+    fn sealed(&self, resource: &str) -> bool {
+        self.by_name(resource).is_some_and(|kind| kind.sealed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,16 +1,36 @@
 //! A loaded cluster: what everyone else sees of the store.
+//!
+//! Two locks, always taken in this order: `sequencer` (who may write next) and `state` (what is committed). Reads take
+//! only the second. What was published is durable, what is durable is published before anyone is answered.
 
 use super::companion::Companions;
 use super::error::{StoreError, WriteError};
-use super::history::{History, HistoryLimits};
+use super::history::History;
+use super::log::{Compacted, EVENTS, Fence, Flight, Loaded, Row, Text};
 use super::memory::{ListQuery, Listing, Memory};
 use super::object::{Change, ChangeKind, Draft, Key, Object, Revision};
-use super::watch::{Ended, Feed, Hub, QUEUE_BYTES, WatchFilter, WatchItem};
+use super::replica::Shared;
+use super::seal::DataKey;
+use super::sequencer::{Batch, Judged, Outcome, Sequencer, Ticket, Write};
+use super::watch::{Ended, Feed, Hub, WatchFilter};
+use super::watcher::Watch;
+use super::{AWAY, LEASE_OVER, MOVED, clock, log};
 use longshore_api::ids::{ClusterId, OrganizationId};
-use parking_lot::RwLock;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+/// A write is answered 504 after so long: Postgres neither confirmed nor refused it. Longer than a restart of Postgres
+/// takes, shorter than what clients and load balancers wait.
+const ANSWER_WITHIN: Duration = Duration::from_secs(25);
+
+/// How often a write is judged anew because what it was judged against came to nothing.
+const JUDGED_ANEW: usize = 3;
+
+/// Expired Events that are deleted at once: one batch.
+const EXPIRED_AT_ONCE: usize = 500;
 
 /// What a cluster is, beside its objects.
 #[derive(Clone, Debug)]
@@ -24,29 +44,6 @@ pub struct ClusterInfo {
     pub pod_range: String,
 }
 
-/// A write, judged against the newest state when it is given to [`Cluster::commit`].
-#[derive(Debug)]
-pub enum Write {
-    Create(Draft),
-    /// Replaces the object that is at `expected`.
-    Update {
-        draft: Draft,
-        expected: Revision,
-    },
-    /// Removes the object that is at `expected`; `draft` is its final state, as watchers are told it.
-    Delete {
-        draft: Draft,
-        expected: Revision,
-    },
-}
-
-impl Write {
-    fn draft(&self) -> &Draft {
-        let (Self::Create(draft) | Self::Update { draft, .. } | Self::Delete { draft, .. }) = self;
-        draft
-    }
-}
-
 /// The newest state of a key, in-flight writes included. Whoever answers from it awaits `commit` first: until then what
 /// it says may still come to nothing.
 #[derive(Debug)]
@@ -57,44 +54,113 @@ pub struct Newest {
 
 /// Waits for the commit of a batch that is in flight.
 #[derive(Debug)]
-pub struct CommitWait(());
+pub struct CommitWait(Ticket);
 
 impl CommitWait {
-    /// Err when the batch was not committed: judge anew.
+    /// Err when the batch was not committed (judge anew), or when nobody knows.
     pub async fn wait(self) -> Result<(), WriteError> {
-        let Self(()) = self;
-        Ok(())
+        match tokio::time::timeout(ANSWER_WITHIN, self.0.outcome()).await {
+            Ok(Outcome::Committed) => Ok(()),
+            Ok(Outcome::Failed(why)) => Err(WriteError::Unavailable(why.to_string())),
+            Ok(Outcome::Unknown | Outcome::Pending) | Err(_) => Err(WriteError::Unknown),
+        }
     }
 }
 
+/// Keeps a cluster loaded while it is held: an agent's tunnel, a running stream.
 #[derive(Debug)]
-pub struct Cluster {
-    info: ClusterInfo,
-    companions: Companions,
-    state: RwLock<State>,
-    reached: tokio::sync::watch::Sender<Revision>,
+pub struct Hold(Arc<Cluster>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holds.fetch_sub(1, Ordering::AcqRel);
+        self.0.touch();
+    }
 }
 
+pub struct Cluster {
+    this: Weak<Cluster>,
+    info: ClusterInfo,
+    epoch: AtomicI64,
+    data_key: DataKey,
+    shared: Arc<Shared>,
+    companions: Companions,
+    sequencer: Mutex<Sequencer>,
+    pub(super) state: RwLock<State>,
+    reached: tokio::sync::watch::Sender<Revision>,
+    /// Milliseconds of boot time.
+    used: AtomicI64,
+    holds: AtomicUsize,
+    wake_at: Mutex<Option<i64>>,
+}
+
+/// What is committed, and who is told of it.
 #[derive(Debug)]
-struct State {
-    revision: Revision,
-    compacted: Revision,
-    memory: Memory,
-    history: History,
-    hub: Hub,
+pub(super) struct State {
+    pub revision: Revision,
+    pub memory: Memory,
+    pub history: History,
+    pub hub: Hub,
+    compacted: Compacted,
+    /// The revision at each full minute of the last ones: how far back "ten minutes ago" is.
+    minutes: VecDeque<(Duration, Revision)>,
+    /// The partition of the log that is written to, and the first revision that surely lies in it.
+    partition: (i64, Revision),
+    /// When each Event was last written (milliseconds), oldest first.
+    events: VecDeque<(i64, Key, Revision)>,
+    /// Set once the memory is let go of.
+    stopped: bool,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("id", &self.info.id).finish_non_exhaustive()
+    }
 }
 
 impl Cluster {
-    pub(super) fn new(info: ClusterInfo) -> Self {
-        let history = History::new(Revision(0), HistoryLimits::default());
-        let (revision, compacted) = (Revision(0), Revision(0));
-        let state = State { revision, compacted, memory: Memory::default(), history, hub: Hub::default() };
-        Self {
-            info,
-            companions: Companions::default(),
-            state: RwLock::new(state),
-            reached: tokio::sync::watch::channel(revision).0,
+    /// Builds the memory of a cluster that was just taken. Takes a while for a big one.
+    pub(super) fn load(loaded: Loaded, shared: Arc<Shared>) -> Result<Arc<Self>, StoreError> {
+        let Loaded { info, epoch, revision, compacted, data_key, mut rows } = loaded;
+        let unwrapped = shared.keys.unwrap(&info.id, &data_key);
+        let raw = unwrapped.map_err(|e| StoreError::Damaged(format!("the data key of cluster {}: {e}", info.id)))?;
+        let data_key = DataKey::new(info.id.clone(), raw);
+        let (mut memory, mut events) = (Memory::default(), VecDeque::new());
+        rows.sort_by_key(|row| row.revision);
+        for row in rows {
+            if *row.key.resource == *EVENTS {
+                events.push_back((row.at, row.key.clone(), row.revision));
+            }
+            memory.insert(Arc::new(shared.object(&data_key, row.key, row.revision, &row.text)?));
         }
+        let state = State {
+            revision,
+            memory,
+            history: History::new(revision, shared.options.history),
+            hub: Hub::default(),
+            compacted,
+            minutes: VecDeque::new(),
+            partition: (i64::MIN, revision.next()),
+            events,
+            stopped: false,
+        };
+        let sequencer = Sequencer::new(revision, shared.options.queue);
+        let cluster = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            info,
+            epoch: AtomicI64::new(epoch),
+            data_key,
+            shared,
+            companions: Companions::default(),
+            sequencer: Mutex::new(sequencer),
+            state: RwLock::new(state),
+            reached: tokio::sync::watch::Sender::new(revision),
+            used: AtomicI64::new(0),
+            holds: AtomicUsize::new(0),
+            wake_at: Mutex::new(None),
+        });
+        cluster.touch();
+        Ok(cluster)
     }
 
     pub fn id(&self) -> &ClusterId {
@@ -119,6 +185,12 @@ impl Cluster {
         self.state.read().revision
     }
 
+    /// How many objects there are, and how many bytes of JSON.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.memory.len(), state.memory.bytes())
+    }
+
     /// Waits until `revision` is committed, at most `within`. False when it was not.
     pub async fn reached(&self, revision: Revision, within: Duration) -> bool {
         let mut reached = self.reached.subscribe();
@@ -127,151 +199,385 @@ impl Cluster {
 
     /// The committed object: linearizable, therefore only within this replica's lease.
     pub fn get(&self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
-        Ok(self.get_stale(key))
+        let object = self.get_stale(key)?;
+        self.fresh()?;
+        Ok(object)
     }
 
     /// What this replica last knew, also past its lease: for `resourceVersion=0`.
-    pub fn get_stale(&self, key: &Key) -> Option<Arc<Object>> {
-        self.state.read().memory.get(key).cloned()
+    pub fn get_stale(&self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
+        let state = self.state.read();
+        state.loaded()?;
+        Ok(state.memory.get(key).cloned())
+    }
+
+    /// All objects that `uid` owns, of whatever resource.
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
+        self.state.read().memory.owned_by(uid)
     }
 
     /// The newest state of `key`, in-flight writes included.
     pub fn newest(&self, key: &Key) -> Newest {
-        Newest { object: self.get_stale(key), commit: None }
+        let sequencer = self.sequencer.lock();
+        match sequencer.in_flight(key) {
+            Some((object, ticket)) => Newest { object, commit: Some(CommitWait(ticket)) },
+            None => Newest { object: self.state.read().memory.get(key).cloned(), commit: None },
+        }
     }
 
+    /// A page of a list, linearizable unless it names a revision or asks for a stale one.
     pub fn list(&self, query: &ListQuery) -> Result<Listing, StoreError> {
-        let state = self.state.read();
-        let undone = match query.at {
-            None => BTreeMap::new(),
-            Some(at) if at > state.revision => return Err(StoreError::Future { current: state.revision }),
-            Some(at) => state
-                .history
-                .undo(&query.resource, at)
-                .ok_or(StoreError::Compacted { oldest: state.history.floor() })?,
+        let listing = {
+            let state = self.state.read();
+            state.loaded()?;
+            let undone = match query.at {
+                None => BTreeMap::new(),
+                Some(at) if at > state.revision => return Err(StoreError::Future { current: state.revision }),
+                Some(at) => state
+                    .history
+                    .undo(&query.resource, at)
+                    .ok_or(StoreError::Compacted { oldest: state.history.floor() })?,
+            };
+            state.memory.list(query, query.at.unwrap_or(state.revision), &undone)
         };
-        let revision = query.at.unwrap_or(state.revision);
-        Ok(state.memory.list(query, revision, &undone))
+        // Asked after the answer was taken: a lease that ran out meanwhile makes it void.
+        if !query.stale {
+            self.fresh()?;
+        }
+        Ok(listing)
     }
 
-    /// Applies a write and answers when it is durable.
+    /// Ok while this replica surely owns the cluster.
+    pub fn fresh(&self) -> Result<(), StoreError> {
+        match self.shared.lease.holds() {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable(LEASE_OVER.into())),
+        }
+    }
+
+    /// Applies a write and answers when it is durable. Dropping the future does not take the write back.
     pub async fn commit(&self, write: Write) -> Result<Arc<Object>, WriteError> {
-        let mut state = self.state.write();
-        let current = state.memory.get(&write.draft().key).cloned();
-        match (&write, &current) {
-            (Write::Create(_), Some(_)) => return Err(WriteError::AlreadyExists),
-            (Write::Create(_), None) => {}
-            (_, None) => return Err(WriteError::NotFound),
-            (Write::Update { expected, .. } | Write::Delete { expected, .. }, Some(object)) => {
-                if object.revision != *expected {
-                    return Err(WriteError::Conflict);
-                }
-            }
-        }
-        let revision = Revision(state.revision.0 + 1);
-        let (kind, draft) = match write {
-            Write::Create(draft) => (ChangeKind::Created, draft),
-            Write::Update { draft, .. } => (ChangeKind::Updated, draft),
-            Write::Delete { draft, .. } => (ChangeKind::Deleted, draft),
-        };
-        let object = Arc::new(draft.at(revision));
-        match kind {
-            ChangeKind::Deleted => drop(state.memory.remove(&object.key)),
-            _ => state.memory.insert(object.clone()),
-        }
-        let change = Arc::new(Change { kind, object: object.clone(), previous: current });
-        state.history.push(change.clone(), Duration::ZERO);
-        state.revision = revision;
-        state.hub.publish(&[change]);
-        self.reached.send_replace(revision);
-        Ok(object)
+        let judged = self.judge(write);
+        self.answer(judged).await
     }
 
-    /// Independent writes, judged in order and carried in one batch; the answers are in the order of the writes.
+    /// Independent writes, judged in order and carried together; the answers are in the order of the writes.
     pub async fn commit_all(&self, writes: Vec<Write>) -> Vec<Result<Arc<Object>, WriteError>> {
-        let mut answers = Vec::with_capacity(writes.len());
-        for write in writes {
-            answers.push(self.commit(write).await);
+        let judged: Vec<Judged> = writes.into_iter().map(|write| self.judge(write)).collect();
+        let mut answers = Vec::with_capacity(judged.len());
+        for one in judged {
+            answers.push(self.answer(one).await);
         }
         answers
+    }
+
+    fn judge(&self, write: Write) -> Judged {
+        if self.shared.flusher.is_away() || !self.shared.lease.holds() {
+            return Judged::Turned(WriteError::Unavailable(AWAY.into()));
+        }
+        let judged = self.sequencer.lock().judge(write, |key| self.state.read().memory.get(key).cloned());
+        if let (Judged::Accepted { first: true, .. }, Some(this)) = (&judged, self.this.upgrade()) {
+            self.shared.flusher.call(this);
+        }
+        judged
+    }
+
+    async fn answer(&self, mut judged: Judged) -> Result<Arc<Object>, WriteError> {
+        for _ in 0..JUDGED_ANEW {
+            match judged {
+                Judged::Accepted { object, ticket, .. } => return CommitWait(ticket).wait().await.map(|()| object),
+                Judged::Turned(error) | Judged::Refused { error, rests_on: None, .. } => return Err(error),
+                Judged::Refused { write, error, rests_on: Some(ticket) } => match CommitWait(ticket).wait().await {
+                    Ok(()) => return Err(error),
+                    Err(WriteError::Unknown) => return Err(WriteError::Unknown),
+                    // What it was judged against came to nothing.
+                    Err(_) => judged = self.judge(write),
+                },
+            }
+        }
+        Err(WriteError::Unavailable(AWAY.into()))
     }
 
     /// The changes after `from` (None: from now on) that pass the filter.
     pub fn watch(self: &Arc<Self>, from: Option<Revision>, filter: WatchFilter) -> Result<Watch, StoreError> {
         let mut state = self.state.write();
+        state.loaded()?;
         let from = from.unwrap_or(state.revision);
         if from > state.revision {
             return Err(StoreError::Future { current: state.revision });
         }
-        if from < state.compacted {
-            return Err(StoreError::Compacted { oldest: state.compacted });
+        let oldest = state.compacted.of(filter.resource.as_deref());
+        if from < oldest {
+            return Err(StoreError::Compacted { oldest });
         }
-        let kept = state.history.after(from).ok_or(StoreError::Compacted { oldest: state.history.floor() })?;
-        let queued = kept.filter(|c| filter.passes(c)).cloned().collect();
-        let feed = Arc::new(Feed::new(filter, QUEUE_BYTES, queued));
+        let kept = state.history.after(from).map(|kept| kept.filter(|c| filter.passes(c)).cloned().collect());
+        // What memory has let go of is read from the log while live changes queue up behind it.
+        let replay = kept.is_none().then_some(state.revision);
+        let limit = self.shared.options.watch_bytes;
+        let feed = Arc::new(Feed::new(filter, limit, kept.unwrap_or_default()));
         state.hub.join(feed.clone());
-        Ok(Watch { cluster: self.clone(), feed, told: from })
+        drop(state);
+        Ok(Watch::new(self.clone(), feed, from, replay))
     }
 
-    /// A request uses the cluster: it stays loaded.
-    pub fn touch(&self) {}
+    /// A request uses the cluster: it stays loaded for a while.
+    pub fn touch(&self) {
+        self.used.store(clock::millis(clock::boottime()), Ordering::Relaxed);
+    }
+
+    /// Keeps the cluster loaded until the hold is dropped.
+    pub fn hold(self: &Arc<Self>) -> Hold {
+        self.holds.fetch_add(1, Ordering::AcqRel);
+        Hold(self.clone())
+    }
+
+    /// When this cluster, once unloaded, has to be loaded again (milliseconds since the epoch): its controllers' next
+    /// due time. Written down when it is unloaded.
+    pub fn set_wake_at(&self, wake_at: Option<i64>) {
+        *self.wake_at.lock() = wake_at;
+    }
 }
 
-/// A running watch. Dropping it ends it.
-#[derive(Debug)]
-pub struct Watch {
-    cluster: Arc<Cluster>,
-    feed: Arc<Feed>,
-    told: Revision,
+/// What the flusher does.
+impl Cluster {
+    /// The next batch, as the log takes it.
+    pub(super) fn depart(&self) -> Option<(Batch, Flight)> {
+        let (batch, expected) = {
+            let mut sequencer = self.sequencer.lock();
+            (sequencer.take()?, sequencer.committed())
+        };
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let fence = Fence { cluster: self.info.id.clone(), epoch, expected, new: batch.last() };
+        let at = self.shared.clock.now();
+        let first_here = self.enter_partition(at, expected);
+        match batch.changes.iter().map(|change| self.row(change, at, first_here)).collect() {
+            Ok(rows) => Some((batch, Flight { fence, rows })),
+            Err(error) => {
+                self.fail(batch, &format!("sealing failed: {error}").into());
+                None
+            }
+        }
+    }
+
+    /// The first revision in the partition that is written at `at`. After a load nothing is known to lie in it.
+    fn enter_partition(&self, at: i64, expected: Revision) -> Revision {
+        let partition = at.div_euclid(log::PARTITION_MILLIS);
+        let mut state = self.state.write();
+        if state.partition.0 != partition {
+            state.partition = (partition, expected.next());
+        }
+        state.partition.1
+    }
+
+    fn row(&self, change: &Change, at: i64, first_here: Revision) -> Result<Row, super::SealError> {
+        let earlier = change.previous.as_ref().filter(|p| p.revision < first_here);
+        Ok(Row {
+            kind: change.kind,
+            key: change.object.key.clone(),
+            revision: change.object.revision,
+            at,
+            text: self.text(&change.object)?,
+            previous: change.previous.as_ref().map(|p| p.revision),
+            previous_text: earlier.map(|p| self.text(p)).transpose()?,
+        })
+    }
+
+    fn text(&self, object: &Object) -> Result<Text, super::SealError> {
+        let sealed = self.shared.kinds.sealed(&object.key.resource);
+        let bytes = match sealed {
+            true => self.data_key.seal(&object.key, object.revision, &object.json)?.into(),
+            false => object.json.clone(),
+        };
+        Ok(Text { sealed, bytes })
+    }
+
+    /// The batch is durable: publishes it and answers. True when more is waiting.
+    pub(super) fn land(&self, batch: Batch) -> bool {
+        let now = clock::boottime();
+        let at = self.shared.clock.now();
+        let mut sequencer = self.sequencer.lock();
+        let more = sequencer.landed(&batch);
+        let mut state = self.state.write();
+        if !state.stopped {
+            state.publish(&batch.changes, now, at, &self.shared.options.retention);
+        }
+        drop(state);
+        drop(sequencer);
+        self.reached.send_replace(batch.last());
+        batch.close(Outcome::Committed);
+        more
+    }
+
+    pub(super) fn fail(&self, batch: Batch, why: &Arc<str>) {
+        self.sequencer.lock().failed(Some(batch), why);
+    }
+
+    /// What waits fails: Postgres is away.
+    pub(super) fn fail_waiting(&self, why: &Arc<str>) {
+        let mut sequencer = self.sequencer.lock();
+        if !sequencer.is_idle() {
+            sequencer.failed(None, why);
+        }
+    }
+
+    pub(super) fn settling(&self, why: &Arc<str>) {
+        self.sequencer.lock().settling(why);
+    }
+
+    pub(super) fn renew_epoch(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Ends everything: the memory is freed, even if someone still holds the cluster. `taken` is a batch whose outcome
+    /// nobody knows.
+    pub(super) fn stop(&self, reason: Ended, taken: Option<Batch>) {
+        let mut sequencer = self.sequencer.lock();
+        sequencer.stop(taken, &MOVED.into());
+        self.state.write().stop(reason);
+    }
 }
 
-/// How long a watch is silent before it reports progress.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// What the replica's housekeeping does.
+impl Cluster {
+    /// Stops the cluster when nobody has used it for `idle` and nothing is in flight. True when it did.
+    pub(super) fn stop_if_idle(&self, idle: Duration) -> bool {
+        let unused = clock::millis(clock::boottime()) - self.used.load(Ordering::Relaxed);
+        if unused < clock::millis(idle) || self.holds.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        let mut sequencer = self.sequencer.lock();
+        let mut state = self.state.write();
+        if !sequencer.is_idle() || sequencer.is_stopped() || state.hub.external() > 0 {
+            return false;
+        }
+        sequencer.stop(None, &MOVED.into());
+        state.stop(Ended::Unloaded);
+        true
+    }
 
-impl Watch {
-    /// The next item; cancelling the future loses nothing.
-    pub async fn next(&mut self) -> WatchItem {
+    pub(super) fn wake_at(&self) -> Option<i64> {
+        *self.wake_at.lock()
+    }
+
+    /// Lets go of history that is past its time, and notes the minute.
+    pub(super) fn tidy(&self) {
+        let now = clock::boottime();
+        let mut state = self.state.write();
+        state.history.trim(now);
+        let keep = self.shared.options.retention;
+        state.note_minute(now, &keep);
+    }
+
+    /// Deletes the Events whose hour is over, so that watchers see them go. What could not be deleted is tried again later.
+    pub(super) async fn expire_events(&self) {
         loop {
-            if let Some(item) = self.feed.take() {
-                if let WatchItem::Changes(changes) = &item {
-                    self.told = changes.last().map_or(self.told, |c| c.object.revision);
-                }
-                return item;
+            let due = self.due_events();
+            if due.is_empty() {
+                return;
             }
-            if tokio::time::timeout(PROGRESS_EVERY, self.feed.ready()).await.is_err() {
-                let progress = self.progress();
-                if progress > self.told {
-                    self.told = progress;
-                    return WatchItem::Progress(progress);
-                }
+            let (places, writes): (Vec<_>, Vec<_>) = due.into_iter().unzip();
+            let answers = self.commit_all(writes).await;
+            let open = places.into_iter().zip(answers).filter(|(_, answer)| match answer {
+                // Written again or deleted since: nothing is left to do.
+                Ok(_) | Err(WriteError::Conflict | WriteError::NotFound | WriteError::AlreadyExists) => false,
+                Err(WriteError::Busy { .. } | WriteError::Unavailable(_) | WriteError::Unknown) => true,
+            });
+            let open: Vec<_> = open.map(|((key, revision), _)| (i64::MIN, key, revision)).collect();
+            if !open.is_empty() {
+                let mut state = self.state.write();
+                open.into_iter().rev().for_each(|event| state.events.push_front(event));
+                return;
             }
         }
     }
 
-    /// Everything up to this revision that passes the filter has been yielded.
-    pub fn progress(&self) -> Revision {
-        let state = self.cluster.state.read();
-        if self.feed.is_empty() { state.revision } else { self.told }
-    }
-
-    /// What is queued already, without waiting.
-    pub fn ready(&mut self) -> Option<WatchItem> {
-        let item = self.feed.take()?;
-        if let WatchItem::Changes(changes) = &item {
-            self.told = changes.last().map_or(self.told, |c| c.object.revision);
+    /// One batch of Events whose hour is over, with their deletions.
+    fn due_events(&self) -> Vec<((Key, Revision), Write)> {
+        let before = self.shared.clock.now() - clock::millis(self.shared.options.retention.events);
+        let mut state = self.state.write();
+        let mut due = Vec::new();
+        while due.len() < EXPIRED_AT_ONCE && state.events.front().is_some_and(|(at, ..)| *at <= before) {
+            let Some((_, key, revision)) = state.events.pop_front() else { break };
+            // Written again since: its newer entry is further back.
+            let object = state.memory.get(&key).filter(|o| o.revision == revision);
+            let draft = object.and_then(|object| Draft::again(object));
+            due.extend(draft.map(|draft| ((key, revision), Write::Delete { draft, expected: revision })));
         }
-        Some(item)
+        due
+    }
+
+    /// An older part of the log, as changes.
+    pub(super) async fn replay(&self, replay: log::Replay) -> Result<(Vec<Arc<Change>>, Compacted), StoreError> {
+        let log::Replayed { compacted, rows } = self.shared.log.replay(&replay).await?;
+        let changes: Result<Vec<_>, StoreError> = rows.into_iter().map(|row| self.change(row)).collect();
+        Ok((changes?, compacted))
+    }
+
+    fn change(&self, row: Row) -> Result<Arc<Change>, StoreError> {
+        let previous = match (row.previous, row.previous_text) {
+            (Some(revision), Some(text)) => {
+                Some(Arc::new(self.shared.object(&self.data_key, row.key.clone(), revision, &text)?))
+            }
+            (None, _) => None,
+            (Some(_), None) => return Err(StoreError::Compacted { oldest: row.revision }),
+        };
+        let object = Arc::new(self.shared.object(&self.data_key, row.key, row.revision, &row.text)?);
+        Ok(Arc::new(Change { kind: row.kind, object, previous }))
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.cluster.state.write().hub.leave(&self.feed);
+impl State {
+    fn loaded(&self) -> Result<(), StoreError> {
+        match self.stopped {
+            false => Ok(()),
+            true => Err(StoreError::Unavailable(MOVED.into())),
+        }
     }
-}
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.state.get_mut().hub.end(Ended::Unloaded);
+    fn publish(&mut self, changes: &[Arc<Change>], now: Duration, at: i64, keep: &super::Retention) {
+        for change in changes {
+            let object = &change.object;
+            match change.kind {
+                ChangeKind::Deleted => drop(self.memory.remove(&object.key)),
+                ChangeKind::Created | ChangeKind::Updated => self.memory.insert(object.clone()),
+            }
+            if *object.key.resource == *EVENTS && change.kind != ChangeKind::Deleted {
+                self.events.push_back((at, object.key.clone(), object.revision));
+            }
+            self.history.push(change.clone(), now);
+            self.revision = object.revision;
+        }
+        self.hub.publish(changes);
+        self.note_minute(now, keep);
+    }
+
+    /// Compacts what is both old enough and far enough back.
+    fn note_minute(&mut self, now: Duration, keep: &super::Retention) {
+        if self.minutes.back().is_none_or(|(at, _)| now.saturating_sub(*at) >= keep.age / 10) {
+            self.minutes.push_back((now, self.revision));
+        }
+        let mut old = None;
+        while self.minutes.front().is_some_and(|(at, _)| now.saturating_sub(*at) > keep.age) {
+            old = self.minutes.pop_front();
+        }
+        if let Some((_, revision)) = old {
+            let bound = Revision(revision.0.min(self.revision.0 - keep.revisions));
+            self.compacted.changes = self.compacted.changes.max(bound);
+            self.compacted.events = self.compacted.events.max(bound);
+        }
+    }
+
+    /// What the log said is gone.
+    pub fn note_compacted(&mut self, compacted: Compacted) {
+        self.compacted.changes = self.compacted.changes.max(compacted.changes);
+        self.compacted.events = self.compacted.events.max(compacted.events);
+    }
+
+    fn stop(&mut self, reason: Ended) {
+        self.stopped = true;
+        self.hub.end(reason);
+        self.memory = Memory::default();
+        self.events = VecDeque::new();
+        self.history.clear();
     }
 }

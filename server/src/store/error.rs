@@ -8,6 +8,9 @@ pub enum StoreError {
     /// No cluster of that id: 404, as for one of another tenant.
     #[error("no such cluster")]
     NotFound,
+    /// A cluster of that name is there already.
+    #[error("a cluster of this name exists already")]
+    AlreadyExists,
     /// The revision asked for lies before what is kept: 410, list again.
     #[error("too old resource version, the oldest that is kept is {}", oldest.0)]
     Compacted { oldest: Revision },

@@ -1,6 +1,6 @@
 //! The newest part of a cluster's log in memory: what watches resume from and older list pages are computed with.
 //!
-//! Revisions are gap-free, so the ring is indexed by revision. What it has let go of is still in Postgres (`replay`).
+//! What it has let go of is still in Postgres (`Log::replay`).
 
 use super::memory::{Place, place};
 use super::object::{Change, Object, Revision};
@@ -59,7 +59,15 @@ impl History {
                 self.floor = change.object.revision;
             }
         }
-        self.changes.shrink_to(64);
+        if self.changes.is_empty() {
+            self.changes.shrink_to(64);
+        }
+    }
+
+    /// Lets go of everything.
+    pub fn clear(&mut self) {
+        self.floor = self.changes.back().map_or(self.floor, |(_, change)| change.object.revision);
+        (self.changes, self.bytes) = (VecDeque::new(), 0);
     }
 
     /// The changes after `revision`, oldest first; None when they reach back further than the ring.
@@ -67,8 +75,9 @@ impl History {
         if revision < self.floor {
             return None;
         }
-        let skip = usize::try_from(revision.0 - self.floor.0).unwrap_or(usize::MAX);
-        Some(self.changes.range(skip.min(self.changes.len())..).map(|(_, change)| change))
+        // Revisions only rise, but not always by one: a batch that failed leaves a gap.
+        let skip = self.changes.partition_point(|(_, change)| change.object.revision <= revision);
+        Some(self.changes.range(skip..).map(|(_, change)| change))
     }
 
     /// What each object of `resource` that changed after `revision` was at that revision; None when the ring is too short.

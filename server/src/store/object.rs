@@ -10,6 +10,12 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub i64);
 
+impl Revision {
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// `pods`, `deployments.apps`, `widgets.example.com`: a group and a resource, one string.
 pub type ResourceName = Arc<str>;
 
@@ -97,6 +103,25 @@ impl Draft {
         Self { key, uid, head, tail, labels, fields, owners, projection }
     }
 
+    /// The object as it is, to be written once more (a deletion without a final change): only its revision will differ.
+    /// None for JSON that a draft did not write.
+    pub fn again(object: &Object) -> Option<Self> {
+        // A quote inside a string is escaped, so the first match is the field itself.
+        let field = b"\"resourceVersion\":\"";
+        let start = object.json.windows(field.len()).position(|w| w == field)? + field.len();
+        let digits = object.json[start..].iter().position(|b| *b == b'"')?;
+        Some(Self {
+            key: object.key.clone(),
+            uid: object.uid.clone(),
+            head: object.json[..start].to_vec(),
+            tail: object.json[start + digits..].to_vec(),
+            labels: object.labels.clone(),
+            fields: object.fields.clone(),
+            owners: object.owners.clone(),
+            projection: object.projection.clone(),
+        })
+    }
+
     /// The object as it will be at `revision`.
     pub fn at(self, revision: Revision) -> Object {
         let digits = revision.0.to_string();
@@ -117,6 +142,25 @@ impl Draft {
     }
 }
 
+/// What the store takes from every object's metadata.
+struct Known {
+    uid: Arc<str>,
+    labels: BTreeMap<String, String>,
+    owners: Vec<Arc<str>>,
+}
+
+impl Known {
+    fn of(metadata: &serde_json::Map<String, Value>) -> Self {
+        let labels = metadata.get("labels").and_then(Value::as_object).into_iter().flatten();
+        let owners = metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten();
+        Self {
+            uid: Arc::from(metadata.get("uid").and_then(Value::as_str).unwrap_or_default()),
+            labels: labels.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect(),
+            owners: owners.filter_map(|o| o.get("uid").and_then(Value::as_str)).map(Arc::from).collect(),
+        }
+    }
+}
+
 fn write_entry(out: &mut Vec<u8>, field: &str, value: &Value) {
     serde_json::to_writer(&mut *out, field).expect("a string serializes into memory");
     out.push(b':');
@@ -124,6 +168,20 @@ fn write_entry(out: &mut Vec<u8>, field: &str, value: &Value) {
 }
 
 impl Object {
+    /// An object as the log has it. `fields` says which of its fields can be selected by.
+    pub fn read(
+        key: Key,
+        revision: Revision,
+        json: Bytes,
+        fields: impl FnOnce(&Value) -> BTreeMap<&'static str, String>,
+    ) -> Result<Self, serde_json::Error> {
+        let tree: Value = serde_json::from_slice(&json)?;
+        let empty = serde_json::Map::new();
+        let Known { uid, labels, owners } = Known::of(tree["metadata"].as_object().unwrap_or(&empty));
+        let projection = Projection::of(&key.resource, &tree);
+        Ok(Self { key, uid, revision, json, labels, fields: fields(&tree), owners, projection })
+    }
+
     /// The value of a field that can be selected by.
     pub fn field(&self, field: &str) -> Option<&str> {
         match field {

@@ -1,13 +1,26 @@
-//! The store of one replica: which clusters are loaded, who is told of it.
+//! The store of one replica: loads clusters on first use, lets go of them when they are idle, keeps the lease and the
+//! house.
 
+use super::clock::DatabaseClock;
 use super::cluster::{Cluster, ClusterInfo};
 use super::error::StoreError;
+use super::flusher::{self, FlushQueue};
+use super::history::HistoryLimits;
+use super::lease::{self, LEASE, Lease};
+use super::log::{Founding, Log, Text};
+use super::object::{Key, Object, Revision};
+use super::postgres::PostgresLog;
+use super::seal::{DataKey, KeyRing, MasterKey};
+use super::sequencer::{Batch, QueueLimits};
+use super::volatile::VolatileLog;
+use super::watch::Ended;
 use futures::future::BoxFuture;
 use longshore_api::ids::{ClusterId, OrganizationId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the store must know of kinds, to make objects out of rows. The registry of resources implements it.
 pub trait Kinds: Send + Sync + 'static {
@@ -21,7 +34,7 @@ pub trait Kinds: Send + Sync + 'static {
 pub trait ClusterHook: Send + Sync + 'static {
     /// The cluster is loaded; nobody else has it until this returns. An error fails the load.
     fn loaded<'a>(&'a self, cluster: &'a Arc<Cluster>) -> BoxFuture<'a, Result<(), StoreError>>;
-    /// The cluster is about to be let go of. Whoever keeps its `Arc` gets `Unavailable` from now on.
+    /// The cluster was let go of. Whoever keeps its `Arc` gets `Unavailable` from now on. Must not block.
     fn unloading(&self, cluster: &ClusterId);
 }
 
@@ -42,44 +55,279 @@ impl NewCluster {
     }
 }
 
-/// The store of one replica. Cheap to clone.
+/// How much of a cluster's log is kept for watches: what is younger than `age` or among the newest `revisions`.
+/// Postgres drops what is older than a day in any case. Events are deleted after an hour.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    pub age: Duration,
+    pub revisions: i64,
+    pub events: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(600), revisions: 100_000, events: Duration::from_secs(3600) }
+    }
+}
+
+/// How a replica's store behaves.
+#[derive(Clone)]
+pub struct StoreOptions {
+    pub kinds: Arc<dyn Kinds>,
+    /// Where the other replicas reach this one.
+    pub advertise: String,
+    pub lease: Duration,
+    /// The caller has proof (a lock on the data directory) that no other replica runs on this database: whatever leases
+    /// there are belong to the dead and are not waited for.
+    pub alone: bool,
+    /// A cluster without watch, hold or request is unloaded after so long.
+    pub idle: Duration,
+    pub history: HistoryLimits,
+    pub queue: QueueLimits,
+    pub retention: Retention,
+    /// A watcher may fall behind by so many bytes of changes. They are shared with history and other watchers, so this
+    /// bounds what a stuck one can keep from being freed.
+    pub watch_bytes: usize,
+}
+
+impl StoreOptions {
+    pub fn new(kinds: Arc<dyn Kinds>) -> Self {
+        Self {
+            kinds,
+            advertise: String::new(),
+            lease: LEASE,
+            alone: false,
+            idle: Duration::from_secs(600),
+            history: HistoryLimits::default(),
+            queue: QueueLimits::default(),
+            retention: Retention::default(),
+            watch_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What the clusters, the flusher and the lease of one replica share.
+pub(super) struct Shared {
+    pub log: Arc<dyn Log>,
+    pub keys: Arc<dyn KeyRing>,
+    pub kinds: Arc<dyn Kinds>,
+    pub options: StoreOptions,
+    pub lease: Lease,
+    pub clock: DatabaseClock,
+    pub flusher: FlushQueue,
+    clusters: RwLock<HashMap<ClusterId, Arc<Cluster>>>,
+    /// One load at a time for each cluster.
+    loading: Mutex<HashMap<ClusterId, Arc<tokio::sync::Mutex<()>>>>,
+    hooks: RwLock<Vec<Arc<dyn ClusterHook>>>,
+}
+
+impl Shared {
+    fn new(log: Arc<dyn Log>, keys: Arc<dyn KeyRing>, options: StoreOptions, lease: Lease) -> Arc<Self> {
+        Arc::new(Self {
+            log,
+            keys,
+            kinds: options.kinds.clone(),
+            options,
+            lease,
+            clock: DatabaseClock::new(),
+            flusher: FlushQueue::default(),
+            clusters: RwLock::default(),
+            loading: Mutex::default(),
+            hooks: RwLock::default(),
+        })
+    }
+
+    /// Makes an object of what lies in the log.
+    pub fn object(&self, data_key: &DataKey, key: Key, revision: Revision, text: &Text) -> Result<Object, StoreError> {
+        let damaged = |why: String| StoreError::Damaged(format!("{key:?} at revision {}: {why}", revision.0));
+        let json = match text.sealed {
+            true => data_key.open(&key, revision, &text.bytes).map_err(|e| damaged(e.to_string()))?.into(),
+            false => text.bytes.clone(),
+        };
+        let fields = |tree: &Value| self.kinds.fields(&key.resource, tree);
+        Object::read(key.clone(), revision, json, fields).map_err(|e| damaged(e.to_string()))
+    }
+
+    /// Stops a cluster and forgets it: the next use loads it anew.
+    pub fn let_go(&self, cluster: &Arc<Cluster>, reason: Ended, taken: Option<Batch>) {
+        cluster.stop(reason, taken);
+        self.forget(cluster);
+    }
+
+    pub fn let_go_of_all(&self, reason: Ended) {
+        self.all().iter().for_each(|cluster| self.let_go(cluster, reason, None));
+    }
+
+    pub fn all(&self) -> Vec<Arc<Cluster>> {
+        self.clusters.read().values().cloned().collect()
+    }
+
+    pub fn is_loaded(&self, id: &ClusterId) -> bool {
+        self.clusters.read().contains_key(id)
+    }
+
+    fn forget(&self, cluster: &Arc<Cluster>) {
+        let mut clusters = self.clusters.write();
+        let known = clusters.get(cluster.id()).is_some_and(|c| Arc::ptr_eq(c, cluster));
+        if known {
+            clusters.remove(cluster.id());
+        }
+        drop(clusters);
+        if known {
+            self.hooks.read().iter().for_each(|hook| hook.unloading(cluster.id()));
+        }
+    }
+
+    fn loaded(&self, id: &ClusterId) -> Option<Arc<Cluster>> {
+        let cluster = self.clusters.read().get(id).cloned()?;
+        cluster.touch();
+        Some(cluster)
+    }
+
+    pub async fn load(self: Arc<Self>, id: ClusterId) -> Result<Arc<Cluster>, StoreError> {
+        let turn = self.loading.lock().entry(id.clone()).or_default().clone();
+        let guard = turn.lock().await;
+        let result = match self.loaded(&id) {
+            Some(cluster) => Ok(cluster),
+            None => self.load_now(&id).await,
+        };
+        drop(guard);
+        let mut loading = self.loading.lock();
+        // Two: the map's and ours. A third waits for its turn and cleans up after itself.
+        if Arc::strong_count(&turn) <= 2 {
+            loading.remove(&id);
+        }
+        result
+    }
+
+    async fn load_now(self: &Arc<Self>, id: &ClusterId) -> Result<Arc<Cluster>, StoreError> {
+        let losses = self.lease.losses();
+        let loaded = self.log.take(id).await?;
+        let shared = self.clone();
+        // Parsing a big cluster takes a while: not on the reactor.
+        let built = tokio::task::spawn_blocking(move || Cluster::load(loaded, shared)).await;
+        let cluster = built.map_err(|e| StoreError::Damaged(format!("loading cluster {id} failed: {e}")))??;
+        let hooks = self.hooks.read().clone();
+        for hook in hooks {
+            if let Err(error) = hook.loaded(&cluster).await {
+                cluster.stop(Ended::Unloaded, None);
+                return Err(error);
+            }
+        }
+        self.clusters.write().insert(id.clone(), cluster.clone());
+        // A loss either found the cluster in the map and stopped it, or is seen here.
+        if self.lease.losses() != losses {
+            self.let_go(&cluster, Ended::Moved, None);
+            return Err(StoreError::Unavailable(super::MOVED.into()));
+        }
+        tracing::info!(cluster = %id, objects = cluster.size().0, "cluster {id} is loaded");
+        Ok(cluster)
+    }
+}
+
+/// The store of one replica. Cheap to clone; its tasks end with the last clone.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    clusters: Mutex<HashMap<ClusterId, Arc<Cluster>>>,
-    hooks: Mutex<Vec<Arc<dyn ClusterHook>>>,
+    shared: Arc<Shared>,
+    tasks: Vec<tokio::task::AbortHandle>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(|task| task.abort());
+    }
 }
 
 impl Store {
+    /// A replica's store on a migrated Postgres. The pool serves loads and replays; the flusher and the lease have
+    /// connections of their own, made with the pool's options.
+    pub async fn open(pool: sqlx::PgPool, keys: Arc<dyn KeyRing>, options: StoreOptions) -> Result<Self, StoreError> {
+        let log = PostgresLog::open(pool, &options).await?;
+        let shared = Shared::new(Arc::new(log), keys, options, Lease::new());
+        // Before anything else: reads want a lease, writes want partitions.
+        lease::renew(&shared).await;
+        shared.log.maintain(shared.clock.now()).await?;
+        let renewing = tokio::spawn(lease::run(shared.clone())).abort_handle();
+        Ok(Self::start(shared, vec![renewing]))
+    }
+
     /// A store that forgets everything at its end: for pure tests. Needs a tokio runtime.
-    pub fn in_memory() -> Self {
-        Self(Arc::new(Inner { clusters: Mutex::default(), hooks: Mutex::default() }))
+    pub fn in_memory(options: StoreOptions) -> Self {
+        Self::on(Arc::new(VolatileLog::default()), options)
+    }
+
+    /// On a log that nobody shares: its lease is endless.
+    pub(super) fn on(log: Arc<dyn Log>, options: StoreOptions) -> Self {
+        let (_, master) = MasterKey::random();
+        Self::start(Shared::new(log, Arc::new(master), options, Lease::endless()), Vec::new())
+    }
+
+    fn start(shared: Arc<Shared>, mut tasks: Vec<tokio::task::AbortHandle>) -> Self {
+        tasks.push(tokio::spawn(flusher::run(shared.clone())).abort_handle());
+        tasks.push(tokio::spawn(super::house::run(shared.clone())).abort_handle());
+        Self(Arc::new(Inner { shared, tasks }))
     }
 
     /// Makes an empty cluster.
     pub async fn create_cluster(&self, new: NewCluster) -> Result<ClusterId, StoreError> {
-        let mut id = String::from("c-");
-        id.extend((0..10).map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[rand::random_range(0..32)])));
-        let id = ClusterId::new(id);
+        let id = random_cluster_id();
+        let wrapped = self.0.shared.keys.wrap(&id, &DataKey::generate());
+        let data_key = wrapped.map_err(|e| StoreError::Damaged(e.to_string()))?;
         let NewCluster { organization, name, service_range, pod_range } = new;
         let info = ClusterInfo { id: id.clone(), organization, name, service_range, pod_range };
-        let cluster = Arc::new(Cluster::new(info));
-        let hooks = self.0.hooks.lock().clone();
-        for hook in hooks {
-            hook.loaded(&cluster).await?;
-        }
-        self.0.clusters.lock().insert(id.clone(), cluster);
+        self.0.shared.log.found(Founding { info, data_key }).await?;
         Ok(id)
     }
 
-    /// The cluster, loaded on first use.
+    /// The cluster, loaded on first use. Counts as a use.
     pub async fn cluster(&self, id: &ClusterId) -> Result<Arc<Cluster>, StoreError> {
-        self.0.clusters.lock().get(id).cloned().ok_or(StoreError::NotFound)
+        if let Some(cluster) = self.0.shared.loaded(id) {
+            return Ok(cluster);
+        }
+        // A task of its own: a caller that goes away must not leave a cluster half loaded.
+        let load = tokio::spawn(self.0.shared.clone().load(id.clone()));
+        load.await.unwrap_or_else(|e| Err(StoreError::Unavailable(format!("loading cluster {id} failed: {e}"))))
+    }
+
+    /// The clusters that are loaded now.
+    pub fn loaded(&self) -> Vec<Arc<Cluster>> {
+        self.0.shared.all()
     }
 
     /// Calls `hook` for every cluster that is loaded from now on.
     pub fn on_load(&self, hook: Arc<dyn ClusterHook>) {
-        self.0.hooks.lock().push(hook);
+        self.0.shared.hooks.write().push(hook);
     }
+
+    /// Whether Postgres answers and the lease holds: readiness.
+    pub fn is_ready(&self) -> bool {
+        self.0.shared.lease.holds() && !self.0.shared.flusher.is_away()
+    }
+
+    /// A clean end: what is in flight is waited for, clusters and lease are given back, so that another replica (or this
+    /// one's next start) takes them without waiting. Watches end as moved.
+    pub async fn close(&self) {
+        let shared = &self.0.shared;
+        let flushed = async {
+            while !shared.flusher.is_idle() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(5), flushed).await.is_ok();
+        shared.let_go_of_all(Ended::Moved);
+        shared.lease.end();
+        self.0.tasks.iter().for_each(|task| task.abort());
+        if let Err(error) = shared.log.release().await {
+            tracing::warn!(%error, in_time, "the lease could not be given back: {error}");
+        }
+    }
+}
+
+/// `c-` and ten characters: 50 bits, and the database refuses a second one.
+fn random_cluster_id() -> ClusterId {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let random = (0..10).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]));
+    ClusterId::new(format!("c-{}", random.collect::<String>()))
 }

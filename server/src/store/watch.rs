@@ -12,10 +12,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// A watcher may fall behind by so many bytes of changes. They are shared with the history and the other watchers, so
-/// this bounds what a stuck one can keep from being freed.
-pub const QUEUE_BYTES: usize = 16 << 20;
-
 /// Which changes a watch is told. The finer filters (selectors) are the caller's.
 #[derive(Clone, Debug, Default)]
 pub struct WatchFilter {
@@ -111,6 +107,11 @@ impl Feed {
     pub fn end(&self, reason: Ended) {
         self.queue.lock().ended.get_or_insert(reason);
         self.wake.notify_one();
+    }
+
+    /// Ends the watch at once: what is queued is forgotten.
+    pub fn cut(&self, reason: Ended) {
+        *self.queue.lock() = Queue { ended: Some(reason), ..Queue::default() };
     }
 
     pub fn is_empty(&self) -> bool {
