@@ -13,7 +13,8 @@ impl NodeScope for Arc<Cluster> {
     fn has_pod(&self, node: &str, namespace: &str, name: &str) -> bool {
         let key = Key { resource: "pods".into(), namespace: namespace.into(), name: name.into() };
         // Not found counts as the node's: its answer is 404, and after a deletion the node has to learn of it.
-        self.get_stale(&key).is_none_or(|pod| pod.fields.get("spec.nodeName").is_some_and(|n| n == node))
+        self.get_stale(&key)
+            .is_ok_and(|pod| pod.is_none_or(|pod| pod.fields.get("spec.nodeName").is_some_and(|n| n == node)))
     }
 
     fn has_pods_in(&self, node: &str, namespace: &str) -> bool {

@@ -138,7 +138,7 @@ impl Api {
             }
             if let Some(node_name) = tree["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
                 let key = api::key(registry().by_name("nodes").ok_or_else(Status::no_such_path)?, "", node_name);
-                let uid = cx.cluster.get_stale(&key).map(|n| n.uid.to_string()).unwrap_or_default();
+                let uid = cx.cluster.get_stale(&key).ok().flatten().map(|n| n.uid.to_string()).unwrap_or_default();
                 node = Some((node_name.to_string(), uid));
             }
         }

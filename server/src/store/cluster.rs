@@ -18,8 +18,8 @@ use super::{AWAY, LEASE_OVER, MOVED, clock, log};
 use longshore_api::ids::{ClusterId, OrganizationId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// A write is answered 504 after so long: Postgres neither confirmed nor refused it. Longer than a restart of Postgres

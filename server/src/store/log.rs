@@ -151,7 +151,8 @@ pub(super) trait Log: Send + Sync + 'static {
     fn replay<'a>(&'a self, replay: &'a Replay) -> BoxFuture<'a, Result<Replayed, StoreError>>;
 
     /// Notes when an unloaded cluster wants to be loaded again.
-    fn set_wake_at<'a>(&'a self, cluster: &'a ClusterId, wake_at: Option<i64>) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn set_wake_at<'a>(&'a self, cluster: &'a ClusterId, wake_at: Option<i64>)
+    -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// The clusters whose time has come and which nobody serves.
     fn due(&self, now: i64) -> BoxFuture<'_, Result<Vec<ClusterId>, StoreError>>;

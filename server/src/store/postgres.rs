@@ -68,10 +68,11 @@ impl PostgresLog {
 
     /// Writes this replica's row, with a lease.
     async fn register(&self) -> Result<(), StoreError> {
+        let me = self.me();
         sqlx::query!(
             "INSERT INTO replicas (id, advertise, lease_until)
              VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + $3)",
-            self.me().as_str(),
+            me.as_str(),
             self.advertise,
             millis(self.lease),
         )
@@ -95,10 +96,11 @@ impl PostgresLog {
             Some(connection) => connection,
             None => self.connect().await?,
         };
+        let me = self.me();
         let renewed = sqlx::query_scalar!(
             r#"UPDATE replicas SET lease_until = (extract(epoch FROM clock_timestamp()) * 1000)::int8 + $2
                WHERE id = $1 RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::int8 AS "now!""#,
-            self.me().as_str(),
+            me.as_str(),
             millis(self.lease),
         )
         .fetch_optional(&mut connection)
@@ -146,13 +148,9 @@ impl PostgresLog {
             }
         }
         // The row stays locked until this transaction ends: nobody writes to the cluster while it is read.
-        sqlx::query!(
-            "UPDATE clusters SET owner = $2, epoch = epoch + 1 WHERE id = $1",
-            cluster.as_str(),
-            me.as_str()
-        )
-        .execute(&mut *tx)
-        .await?;
+        sqlx::query!("UPDATE clusters SET owner = $2, epoch = epoch + 1 WHERE id = $1", cluster.as_str(), me.as_str())
+            .execute(&mut *tx)
+            .await?;
         let mut rows = read_objects(&mut tx, cluster).await?;
         rows.extend(read_events(&mut tx, cluster).await?);
         tx.commit().await?;
@@ -314,7 +312,11 @@ impl Log for PostgresLog {
         Box::pin(async move { self.read_log(replay).await.map_err(unavailable) })
     }
 
-    fn set_wake_at<'a>(&'a self, cluster: &'a ClusterId, wake_at: Option<i64>) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn set_wake_at<'a>(
+        &'a self,
+        cluster: &'a ClusterId,
+        wake_at: Option<i64>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let set = sqlx::query!("UPDATE clusters SET wake_at = $2 WHERE id = $1", cluster.as_str(), wake_at);
             set.execute(&self.pool).await.map_err(unavailable)?;
@@ -324,12 +326,13 @@ impl Log for PostgresLog {
 
     fn due(&self, now: i64) -> BoxFuture<'_, Result<Vec<ClusterId>, StoreError>> {
         Box::pin(async move {
+            let me = self.me();
             let due = sqlx::query_scalar!(
                 "SELECT c.id FROM clusters c LEFT JOIN replicas r ON r.id = c.owner
                  WHERE c.wake_at <= $1 AND (c.owner = $2 OR r.id IS NULL OR r.lease_until < $1)
                  ORDER BY c.wake_at LIMIT 100",
                 now,
-                self.me().as_str()
+                me.as_str()
             );
             let due = due.fetch_all(&self.pool).await.map_err(unavailable)?;
             Ok(due.into_iter().map(ClusterId::new).collect())

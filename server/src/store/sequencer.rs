@@ -18,9 +18,15 @@ use tokio::sync::watch;
 pub enum Write {
     Create(Draft),
     /// Replaces the object that is at `expected`.
-    Update { draft: Draft, expected: Revision },
+    Update {
+        draft: Draft,
+        expected: Revision,
+    },
     /// Removes the object that is at `expected`; `draft` is its final state, as watchers are told it.
-    Delete { draft: Draft, expected: Revision },
+    Delete {
+        draft: Draft,
+        expected: Revision,
+    },
 }
 
 impl Write {

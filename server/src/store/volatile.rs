@@ -3,9 +3,7 @@
 use super::cluster::ClusterInfo;
 use super::error::StoreError;
 use super::lease::Renewal;
-use super::log::{
-    Compacted, EVENTS, Fence, Flight, FlushError, Founding, Loaded, Log, Replay, Replayed, Row, Settled,
-};
+use super::log::{Compacted, EVENTS, Fence, Flight, FlushError, Founding, Loaded, Log, Replay, Replayed, Row, Settled};
 use super::object::{ChangeKind, Key, Revision};
 use futures::future::BoxFuture;
 use longshore_api::ids::ClusterId;
@@ -19,6 +17,7 @@ pub(super) struct VolatileLog {
 }
 
 /// What happens to the next flush.
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests make the log fail"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// Nothing.
@@ -202,7 +201,11 @@ impl Log for VolatileLog {
         })
     }
 
-    fn set_wake_at<'a>(&'a self, cluster: &'a ClusterId, wake_at: Option<i64>) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn set_wake_at<'a>(
+        &'a self,
+        cluster: &'a ClusterId,
+        wake_at: Option<i64>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         if let Some(written) = self.clusters.lock().get_mut(cluster) {
             written.wake_at = wake_at;
         }

@@ -139,7 +139,6 @@ impl Feed {
 pub(super) struct Hub {
     everything: Vec<Arc<Feed>>,
     resources: HashMap<ResourceName, Interest>,
-    count: usize,
     external: usize,
 }
 
@@ -172,12 +171,7 @@ impl Hub {
         self.external
     }
 
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
     pub fn join(&mut self, feed: Arc<Feed>) {
-        self.count += 1;
         self.external += usize::from(!feed.filter.internal);
         let filter = &feed.filter;
         let Some(resource) = &filter.resource else { return self.everything.push(feed) };
@@ -207,7 +201,6 @@ impl Hub {
             }
         };
         if found {
-            self.count -= 1;
             self.external -= usize::from(!filter.internal);
         }
     }

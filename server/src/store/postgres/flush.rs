@@ -34,6 +34,7 @@ impl PostgresLog {
     pub(super) async fn find_out(&self, fences: &[Fence]) -> Result<Vec<Settled>, String> {
         let mut connection = self.connect().await?;
         let ids: Vec<String> = fences.iter().map(|f| f.cluster.to_string()).collect();
+        let me = self.me();
         let settle = sqlx::query!(
             "WITH mine AS (
                  SELECT id FROM clusters WHERE id = ANY($1) AND owner = $2 ORDER BY id FOR UPDATE
@@ -41,7 +42,7 @@ impl PostgresLog {
              UPDATE clusters c SET epoch = c.epoch + 1 FROM mine WHERE c.id = mine.id
              RETURNING c.id, c.epoch, c.revision",
             &ids,
-            self.me().as_str()
+            me.as_str()
         );
         let rows = match tokio::time::timeout(ANSWER_WITHIN, settle.fetch_all(&mut connection)).await {
             Ok(rows) => rows.map_err(|e| e.to_string())?,

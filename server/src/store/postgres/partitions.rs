@@ -3,8 +3,8 @@
 //! Partitions cover an hour each. Before one is dropped, the clusters' rows say what is compacted with it: whoever reads
 //! the log asks for that *after* its rows, and so never takes a hole for the whole.
 
-use super::PostgresLog;
 use super::Names;
+use super::PostgresLog;
 use crate::store::log::{Compacted, EVENTS, PARTITION_MILLIS, Replay, Replayed, Row, Text};
 use crate::store::object::{ChangeKind, Revision};
 use sqlx::AssertSqlSafe;
@@ -51,7 +51,12 @@ impl PostgresLog {
                    WHERE c.cluster = $1 AND c.revision > $2 AND c.revision <= $3
                      AND ($4::text IS NULL OR c.resource = $4) AND ($5::text IS NULL OR c.namespace = $5)
                    ORDER BY c.revision LIMIT $6"#,
-                cluster, after, until, resource, namespace, replay.limit
+                cluster,
+                after,
+                until,
+                resource,
+                namespace,
+                replay.limit
             );
             rows.extend(page(changes.fetch_all(&self.pool).await?, replay.limit, &mut cut));
         }
@@ -67,7 +72,11 @@ impl PostgresLog {
                    WHERE c.cluster = $1 AND c.revision > $2 AND c.revision <= $3
                      AND ($4::text IS NULL OR c.namespace = $4)
                    ORDER BY c.revision LIMIT $5"#,
-                cluster, after, until, namespace, replay.limit
+                cluster,
+                after,
+                until,
+                namespace,
+                replay.limit
             );
             rows.extend(page(events.fetch_all(&self.pool).await?, replay.limit, &mut cut));
         }
@@ -75,8 +84,7 @@ impl PostgresLog {
         rows.sort_by_key(|row| row.revision);
         let bounds = sqlx::query!("SELECT compacted, events_compacted FROM clusters WHERE id = $1", cluster);
         let bounds = bounds.fetch_one(&self.pool).await?;
-        let compacted =
-            Compacted { changes: Revision(bounds.compacted), events: Revision(bounds.events_compacted) };
+        let compacted = Compacted { changes: Revision(bounds.compacted), events: Revision(bounds.events_compacted) };
         Ok(Replayed { compacted, rows })
     }
 
@@ -113,7 +121,9 @@ impl PostgresLog {
         }
         sqlx::query("RESET lock_timeout").execute(&mut *connection).await?;
         // Replicas that died and whose clusters nobody has wanted since.
-        sqlx::query!("DELETE FROM replicas WHERE lease_until < $1", now - 60 * 60 * 1000).execute(&mut *connection).await?;
+        sqlx::query!("DELETE FROM replicas WHERE lease_until < $1", now - 60 * 60 * 1000)
+            .execute(&mut *connection)
+            .await?;
         Ok(())
     }
 }
