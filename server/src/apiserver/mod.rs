@@ -23,6 +23,7 @@ pub mod node_proxy;
 mod node_restriction;
 mod node_scope;
 mod operations;
+pub mod openapi;
 pub mod options;
 pub mod patch;
 pub mod read;

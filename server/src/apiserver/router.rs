@@ -12,6 +12,7 @@ use super::frames::Frames;
 use super::heavy::Heavy;
 use super::negotiate::{self, Encoding};
 use super::operations;
+use super::openapi;
 use super::request::{self, Query};
 use super::serve;
 use crate::accounts::{Authenticator, Identity, Who};
@@ -209,6 +210,9 @@ impl<A: Authenticator> Shell<A> {
                 return Ok(answer::value(StatusCode::OK, &json!({"paths": paths}), negotiate::plain(&accept)?));
             }
             _ => {}
+        }
+        if path.starts_with("/openapi/") {
+            return openapi::serve(path, parts).ok_or_else(Status::no_such_path);
         }
         if path == "/api" || path == "/apis" || path.starts_with("/api/") || path.starts_with("/apis/") {
             let (encoding, form) = negotiate::discovery(&accept)?;

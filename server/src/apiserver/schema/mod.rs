@@ -226,7 +226,8 @@ impl Message {
         }
     }
 
-    fn group_version_kind(&self) -> Option<(&'static str, &'static str, &'static str)> {
+    /// What its package and name say; only roots are kinds.
+    pub fn group_version_kind(&self) -> Option<(&'static str, &'static str, &'static str)> {
         let mut parts = self.name.rsplit('.');
         let (kind, version, package) = (parts.next()?, parts.next()?, parts.next()?);
         let group = match package {
