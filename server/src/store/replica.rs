@@ -254,8 +254,8 @@ impl Store {
     }
 
     /// A store that forgets everything at its end: for pure tests. Needs a tokio runtime.
-    pub fn in_memory(options: StoreOptions) -> Self {
-        Self::on(Arc::new(VolatileLog::default()), options)
+    pub fn in_memory() -> Self {
+        Self::on(Arc::new(VolatileLog::default()), StoreOptions::new(Arc::new(super::testing::PlainKinds)))
     }
 
     /// On a log that nobody shares: its lease is endless.

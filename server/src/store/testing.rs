@@ -1,6 +1,6 @@
 //! For tests of every room: stores and clusters ready to use, and databases of their own.
 
-use super::{Cluster, Kinds, NewCluster, Store, StoreOptions};
+use super::{Cluster, Kinds, NewCluster, Store};
 use longshore_api::ids::OrganizationId;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -30,7 +30,7 @@ impl Kinds for PlainKinds {
 
 /// A new, empty cluster in a store that lives in memory only.
 pub async fn cluster() -> Arc<Cluster> {
-    let store = Store::in_memory(StoreOptions::new(Arc::new(PlainKinds)));
+    let store = Store::in_memory();
     let id = store.create_cluster(NewCluster::new(OrganizationId::new("o-test"), "test")).await;
     let cluster = store.cluster(&id.expect("a cluster in memory is made")).await.expect("and is there");
     // The store's tasks live as long as the store: as long as the test, then.
