@@ -22,7 +22,6 @@ pub mod negotiate;
 pub mod node_proxy;
 mod node_restriction;
 mod node_scope;
-mod operations;
 pub mod openapi;
 pub mod options;
 pub mod patch;

@@ -11,7 +11,6 @@ use super::discovery;
 use super::frames::Frames;
 use super::heavy::Heavy;
 use super::negotiate::{self, Encoding};
-use super::operations;
 use super::openapi;
 use super::request::{self, Query};
 use super::serve;
@@ -224,12 +223,6 @@ impl<A: Authenticator> Shell<A> {
             }
             response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
             return Ok(response);
-        }
-        if let Some(below) = path.strip_prefix("/openapi/v3") {
-            let below = below.trim_start_matches('/');
-            let document = operations::document(self.api.registry, below).ok_or_else(Status::no_such_path)?;
-            let response = answer::value(StatusCode::OK, &document, negotiate::plain(&accept)?);
-            return Ok(tagged(parts, response, &document.to_string()));
         }
         Err(Status::no_such_path())
     }
