@@ -100,6 +100,7 @@ async fn run(command: Command) -> Result<(), ServeError> {
                 database: database_url,
                 master_key: serving::read_master_key(&master_key_file)?,
                 downloads: common.downloads,
+                alone: false,
             })
             .await?;
             replica.serve(stop).await;

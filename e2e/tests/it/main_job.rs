@@ -38,6 +38,7 @@ fn http_get(address: &str) -> Result<String, String> {
 }
 
 #[test]
+#[ignore = "needs the agent's wiring and the driver of controllers"]
 fn a_deployment_runs_heals_scales_rolls_out_and_back_and_goes() {
     let installation = Installation::start();
     let docker = Docker::start(&installation.folder().join("docker"));
@@ -105,8 +106,10 @@ fn the_server_is_killed_and_nothing_is_lost() {
     for n in 0..20 {
         kubectl.run(&["create", "configmap", &format!("c{n}"), &format!("--from-literal=n={n}")]);
     }
+    kubectl.run(&["create", "secret", "generic", "s", "--from-literal=password=hunter2"]);
     installation.kill_server();
     installation.start_server();
+    assert_eq!(kubectl.run(&["get", "secret", "s", "-o", "jsonpath={.data.password}"]), "aHVudGVyMg==");
     let list = kubectl.json(&["get", "configmaps", "-l", "!nothing"]);
     let names: Vec<&str> =
         list["items"].as_array().into_iter().flatten().filter_map(|c| c["metadata"]["name"].as_str()).collect();
@@ -114,6 +117,7 @@ fn the_server_is_killed_and_nothing_is_lost() {
 }
 
 #[test]
+#[ignore = "needs the agent's wiring and the driver of controllers"]
 fn an_agent_is_killed_and_comes_back_to_containers_that_went_on() {
     let mut installation = Installation::start();
     let mut docker = Docker::start(&installation.folder().join("docker"));

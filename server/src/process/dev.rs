@@ -52,6 +52,7 @@ pub async fn run(settings: DevSettings) -> Result<(), ServeError> {
         (None, Some(given)) => given,
         (None, None) => unreachable!("a private Postgres was started when no database was given"),
     };
+    let alone = postgres.is_some();
     let served = serve(
         &dir,
         stop,
@@ -62,6 +63,7 @@ pub async fn run(settings: DevSettings) -> Result<(), ServeError> {
             database,
             master_key,
             downloads: settings.downloads,
+            alone,
         },
     )
     .await;

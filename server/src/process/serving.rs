@@ -27,6 +27,8 @@ pub struct Settings {
     pub master_key: MasterKey,
     /// Where agents' binaries lie; none: beside this program.
     pub downloads: Option<PathBuf>,
+    /// No other replica can be running on this database: a private Postgres that we have just started.
+    pub alone: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +99,7 @@ impl Replica {
             .await?;
         let advertise = settings.advertise.unwrap_or_else(|| names::default_advertise(listen));
         let host = names::host_of(&advertise).unwrap_or_default();
-        let app = App::open(pool, Arc::new(settings.master_key), advertise, settings.downloads).await?;
+        let app = App::open(pool, Arc::new(settings.master_key), advertise, settings.downloads, settings.alone).await?;
         let tls = app.accounts.server_config(&names::certificate_names(listen, &host))?;
         let listener =
             Listener { tcp, tls: tls.into(), trusted_proxies: settings.trusted_proxies, router: app.router() };
