@@ -119,7 +119,7 @@ pub fn body(
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
     if bytes.len() > MAX_BODY {
-        return Err(Status::too_large(format!("limit is {MAX_BODY}")));
+        return Err(Status::too_large(format!("Request entity too large: limit is {MAX_BODY}")));
     }
     match Encoding::of(content_type)? {
         Encoding::Json => json::body(bytes, target, validation),

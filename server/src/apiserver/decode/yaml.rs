@@ -307,7 +307,31 @@ mod tests {
         }
         assert_eq!(document(&laughs).err().unwrap(), "document contains excessive aliasing");
         let started = std::time::Instant::now();
-        for deep in ["[", "{a: ", "- ", "? ", "&a [", "{", "a: {", "!!str ", "*", "'", "|\n"] {
+        for deep in [
+            "[",
+            "{a: ",
+            "- ",
+            "? ",
+            "&a [",
+            "{",
+            "a: {",
+            "!!str ",
+            "*",
+            "'",
+            "|\n",
+            "%TAG !a! b\n",
+            "\"\\x41",
+            "a: *b\n",
+            "- &a x\n",
+            "#\n",
+            "\t",
+            "!<a> ",
+            "[a,\n",
+            "{a,",
+            "- |\n",
+            "---\n",
+            "a: >\n x\n",
+        ] {
             let _ = document(&deep.repeat(1_000_000 / deep.len()));
         }
         let _ = document(&format!("a: {}", "x ".repeat(500_000)));

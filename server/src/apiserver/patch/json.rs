@@ -30,7 +30,7 @@ enum Refused {
 pub fn apply(mut tree: Value, operations: Vec<Value>) -> Result<Value, Status> {
     if operations.len() > MAX_OPERATIONS {
         return Err(Status::too_large(format!(
-            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
             operations.len()
         )));
     }

@@ -53,7 +53,7 @@ pub fn apply(
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
     if body.len() > decode::MAX_BODY {
-        return Err(Status::too_large(format!("limit is {}", decode::MAX_BODY)));
+        return Err(Status::too_large(format!("Request entity too large: limit is {}", decode::MAX_BODY)));
     }
     let strict = validation != FieldValidation::Ignore;
     let (patch, duplicates) = any::document(body).map_err(|why| unreadable(kind, strict, &why))?;

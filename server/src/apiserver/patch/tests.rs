@@ -272,7 +272,7 @@ fn json_patches_that_do_not_apply_are_422() {
     let error = patch(PatchKind::Json, many.into()).unwrap_err();
     assert_eq!(
         (error.code, error.message.as_str()),
-        (413, "The allowed maximum operations in a JSON patch is 10000, got 10001")
+        (413, "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001")
     );
 }
 
