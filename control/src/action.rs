@@ -81,7 +81,14 @@ pub enum Action {
     /// Takes `kubernetes` off `spec.finalizers` of a namespace whose content is gone.
     FinalizeNamespace { name: String, uid: String },
     /// Binds a pod to a node; conditions and `spec.nodeName` are set in one write.
-    Bind { namespace: String, name: String, uid: String, node: String },
+    Bind {
+        namespace: String,
+        name: String,
+        uid: String,
+        node: String,
+        /// Told once it is bound.
+        success: Option<Event>,
+    },
     /// An Event about an object; repeated ones are folded by the server as client-go's recorder does.
     Event(Event),
 }

@@ -18,7 +18,10 @@ use serde_json::json;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-const NAME: &str = "default-scheduler";
+/// The name by which pods ask for this scheduler, and with which it signs events.
+pub const NAME: &str = "default-scheduler";
+/// The account it writes as.
+pub const ACCOUNT: &str = "kube-scheduler";
 
 /// What was decided about one pod.
 #[derive(Clone, Debug)]
@@ -95,21 +98,24 @@ fn place(
 pub fn actions(decision: &Decision, now: Timestamp, remind: bool) -> Vec<Action> {
     let pod = &decision.pod;
     let key: ObjectKey = (*pod.key).clone();
-    let event = |kind, reason, message| {
-        Action::Event(Event { about: key.clone(), uid: pod.meta.uid.clone(), kind, reason, message, component: NAME })
+    let event = |kind, reason, message| Event {
+        about: key.clone(),
+        uid: pod.meta.uid.clone(),
+        kind,
+        reason,
+        message,
+        component: NAME,
     };
     match &decision.verdict {
         Verdict::Bind { node } => {
             let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
-            vec![
-                Action::Bind {
-                    namespace: key.namespace.clone(),
-                    name: key.name.clone(),
-                    uid: pod.meta.uid.clone(),
-                    node: node.clone(),
-                },
-                event(EventType::Normal, "Scheduled", message),
-            ]
+            vec![Action::Bind {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                uid: pod.meta.uid.clone(),
+                node: node.clone(),
+                success: Some(event(EventType::Normal, "Scheduled", message)),
+            }]
         }
         Verdict::Wait { message } => {
             let told = PodScheduled::No { reason: "Unschedulable".into(), message: message.clone() };
@@ -127,7 +133,7 @@ pub fn actions(decision: &Decision, now: Timestamp, remind: bool) -> Vec<Action>
                 });
             }
             if pod.scheduled != told || remind {
-                actions.push(event(EventType::Warning, "FailedScheduling", message.clone()));
+                actions.push(Action::Event(event(EventType::Warning, "FailedScheduling", message.clone())));
             }
             actions
         }

@@ -1,0 +1,506 @@
+//! One cluster's driver: changes in, actions out.
+//!
+//! One task owns the view; controllers and scheduler are pure and quick, so they run on it directly, and only carrying out
+//! what they want goes elsewhere, bounded in number. A panic of a controller costs that look (it is told, and tried again
+//! with back-off); one of the driver itself costs a fresh start from the log.
+
+use super::RootCa;
+use super::events::{Recorder, recorder};
+use super::execute::{Ending, Executor};
+use super::queue::Queue;
+use crate::apiserver::Api;
+use crate::gateway::Sessions;
+use crate::resources::registry;
+use crate::store::{self, ChangeKind, Cluster, Ended, ListQuery, Revision, StoreError, WatchFilter, WatchItem};
+use futures::FutureExt;
+use jiff::{SignedDuration, Timestamp};
+use longshore_api::ids::ClusterId;
+use longshore_control::contacts::Contacts;
+use longshore_control::controllers::{self, Controller};
+use longshore_control::projection::{Node, Pod};
+use longshore_control::view::{Applied, Change, Failure, KindInfo, Record, Settings};
+use longshore_control::{Action, ObjectKey, Outcome, View, scheduler};
+use std::collections::{BTreeMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Looks whose actions are under way at once. Enough that their writes fill batches, few enough that one cluster's storm
+/// leaves the store's queue to its users.
+const RUNNING: usize = 48;
+/// Looks taken before changes are taken in again.
+const LOOKS_IN_A_ROW: usize = 64;
+/// Pods assigned in one batch.
+const PODS_IN_A_BATCH: usize = 1000;
+/// After a change that may make room for waiting pods: several such changes are one look.
+const ROOM_DELAY: SignedDuration = SignedDuration::from_millis(50);
+/// How often pods that wait are looked at and told again, whatever happens.
+const REMIND: SignedDuration = SignedDuration::from_secs(300);
+/// Before a fresh start.
+const RESTART: Duration = Duration::from_secs(1);
+/// The longest sleep: wall clocks can jump.
+const NAP: SignedDuration = SignedDuration::from_secs(30);
+/// Length of a node's slice of the pod range, as Kubernetes has it.
+const NODE_MASK: u8 = 24;
+
+pub(super) struct Driver {
+    pub api: Api,
+    pub sessions: Sessions,
+    pub authority: Arc<dyn RootCa>,
+    /// Weak between two runs: a driver never keeps a cluster from being dropped.
+    pub cluster: Weak<Cluster>,
+    pub id: ClusterId,
+}
+
+/// Why a run ended.
+enum End {
+    /// The cluster isn't ours any more, or nobody's.
+    Stop,
+    /// From the beginning.
+    Restart,
+}
+
+impl Driver {
+    /// Runs until `stop`, or until the cluster is gone from here.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let Some(cluster) = self.cluster.upgrade() else { return };
+            let run = AssertUnwindSafe(self.once(cluster)).catch_unwind();
+            let end = tokio::select! {
+                () = stop.cancelled() => return,
+                end = run => end,
+            };
+            match end {
+                Ok(Ok(End::Stop)) => return,
+                Ok(Ok(End::Restart)) => {}
+                Ok(Err(StoreError::NotOwner { .. } | StoreError::NotFound)) => return,
+                Ok(Err(error)) => {
+                    tracing::warn!(cluster = %self.id, "driving cluster {}: {error}; starting anew", self.id)
+                }
+                Err(_) => {
+                    tracing::error!(cluster = %self.id, "the driver of cluster {} panicked; starting anew", self.id)
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RESTART) => {}
+            }
+        }
+    }
+
+    async fn once(&self, cluster: Arc<Cluster>) -> Result<End, StoreError> {
+        let authority = self.authority.root_ca(&self.id).await;
+        let root_ca = authority.map_err(|status| StoreError::Unavailable(status.message))?;
+        let mut watch = cluster.watch(None, WatchFilter { internal: true, ..WatchFilter::default() })?;
+        let mut tunnels = self.sessions.changes(&self.id);
+        let (recorder, writer) = recorder(self.api.clone(), cluster.clone());
+        let mut events = JoinSet::new();
+        events.spawn(writer);
+        let mut run = Run::new(self, cluster.clone(), recorder, root_ca);
+        let loaded = run.load()?;
+        run.take_contacts();
+        loop {
+            // What was listed may be newer than where the watch began: nothing is decided before the view is a state that
+            // really was.
+            let whole = run.seen >= loaded.last;
+            if whole {
+                run.work();
+            }
+            let busy = whole && run.can_work();
+            let sleep = run.sleep(whole);
+            tokio::select! {
+                biased;
+                item = watch.next() => match item {
+                    WatchItem::Changes(changes) => changes.iter().for_each(|c| run.take_in(c, &loaded)),
+                    WatchItem::Progress(_) => {}
+                    WatchItem::Ended(Ended::Moved | Ended::Unloaded) => return Ok(End::Stop),
+                    WatchItem::Ended(_) => return Ok(End::Restart),
+                },
+                Some(finished) = run.running.join_next() => run.finish(finished),
+                changed = tunnels.changed() => {
+                    if changed.is_err() {
+                        return Ok(End::Restart);
+                    }
+                    run.take_contacts();
+                }
+                () = tokio::time::sleep(sleep), if !busy => {}
+                () = tokio::task::yield_now(), if busy => {}
+            }
+        }
+    }
+}
+
+/// What the first listing gave: up to where each resource's objects are in the view.
+struct Loaded {
+    revisions: BTreeMap<String, i64>,
+    last: i64,
+}
+
+/// A controller, by its place, and a key; the scheduler has a place of its own.
+type Task = (usize, ObjectKey);
+
+enum Finished {
+    Look { task: Task, ending: Ending, wrote: i64 },
+    Batch { ending: Ending, wrote: i64 },
+}
+
+struct Run<'a> {
+    driver: &'a Driver,
+    cluster: Arc<Cluster>,
+    recorder: Recorder,
+    controllers: Vec<Arc<dyn Controller>>,
+    view: View,
+    /// Up to here the view holds everything.
+    seen: i64,
+    queue: Queue<Task>,
+    running: JoinSet<Finished>,
+    connected: HashSet<String>,
+    scheduling: Scheduling,
+}
+
+/// When the scheduler looks next.
+#[derive(Default)]
+struct Scheduling {
+    running: bool,
+    due: Option<Timestamp>,
+    /// Not before the view has this.
+    needs: i64,
+    remind_at: Option<Timestamp>,
+    failures: u32,
+}
+
+impl Scheduling {
+    fn wake(&mut self, at: Timestamp) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(driver: &'a Driver, cluster: Arc<Cluster>, recorder: Recorder, root_ca: String) -> Self {
+        let kinds = registry().all().filter(|r| r.stored.is_none()).map(|r| {
+            let name = if r.group.is_empty() { r.kind.to_string() } else { format!("{}.{}", r.kind, r.group) };
+            (name, KindInfo { resource: r.store_name(), namespaced: r.namespaced })
+        });
+        let mut view = View::default();
+        view.contacts = Contacts::new(Timestamp::now());
+        view.settings = Settings {
+            root_ca,
+            pod_range: cluster.info().pod_range.clone(),
+            node_mask: NODE_MASK,
+            kinds: kinds.collect(),
+        };
+        Self {
+            driver,
+            cluster,
+            recorder,
+            controllers: controllers::all(),
+            view,
+            seen: 0,
+            queue: Queue::default(),
+            running: JoinSet::new(),
+            connected: HashSet::new(),
+            scheduling: Scheduling::default(),
+        }
+    }
+
+    /// Everything there is, as if it had just been created.
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let mut loaded = Loaded { revisions: BTreeMap::new(), last: 0 };
+        let mut all = Vec::new();
+        for resource in registry().all().filter(|r| r.stored.is_none()) {
+            let name = resource.store_name();
+            let query = ListQuery { resource: name.as_str().into(), ..ListQuery::default() };
+            let listing = self.cluster.list(&query)?;
+            loaded.last = loaded.last.max(listing.revision.0);
+            loaded.revisions.insert(name, listing.revision.0);
+            all.extend(listing.items);
+        }
+        let now = Timestamp::now();
+        let applied: Vec<Applied> = all
+            .into_iter()
+            .filter_map(|object| {
+                let projection = Some(object.projection.clone());
+                self.view.apply(Change { key: key_of(&object.key), revision: object.revision.0, projection }, now)
+            })
+            .collect();
+        let Revision(current) = self.cluster.revision();
+        if current == loaded.last {
+            // Nothing came in between: the listing is a whole state.
+            self.seen = loaded.last;
+        }
+        applied.iter().for_each(|a| self.concern(a));
+        self.scheduling.wake(now);
+        Ok(loaded)
+    }
+
+    fn take_in(&mut self, change: &store::Change, loaded: &Loaded) {
+        let object = &change.object;
+        let Revision(revision) = object.revision;
+        self.seen = self.seen.max(revision);
+        if loaded.revisions.get(&*object.key.resource).is_some_and(|listed| revision <= *listed) {
+            return;
+        }
+        let projection = (change.kind != ChangeKind::Deleted).then(|| object.projection.clone());
+        let change = Change { key: key_of(&object.key), revision, projection };
+        if let Some(applied) = self.view.apply(change, Timestamp::now()) {
+            self.concern(&applied);
+        }
+    }
+
+    /// Wakes whom a change concerns.
+    fn concern(&mut self, applied: &Applied) {
+        let revision = self.seen;
+        for (place, controller) in self.controllers.iter().enumerate() {
+            let keys = std::panic::catch_unwind(AssertUnwindSafe(|| controller.keys(&self.view, applied)));
+            match keys {
+                Ok(keys) => keys.into_iter().for_each(|key| self.queue.add((place, key), revision)),
+                Err(_) => tracing::error!(cluster = %self.driver.id, "{} panicked over a change", controller.name()),
+            }
+        }
+        match self.scheduling_need(applied) {
+            Need::Nothing => {}
+            Need::Now => self.scheduling.wake(Timestamp::now()),
+            Need::Soon => self.scheduling.wake(Timestamp::now() + ROOM_DELAY),
+        }
+    }
+
+    fn scheduling_need(&self, applied: &Applied) -> Need {
+        let side = |r: &Option<Record>| r.as_ref().and_then(Record::get::<Pod>);
+        match applied.key.resource.as_ref() {
+            "pods" => {
+                let (before, after) = (side(&applied.before), side(&applied.after));
+                let waits = |p: &Pod| scheduler::is_ours(p);
+                let takes = |p: &Pod| !p.node_name.is_empty() && !p.is_finished();
+                if after.as_ref().is_some_and(|p| waits(p)) && !before.as_ref().is_some_and(|p| waits(p)) {
+                    Need::Now
+                } else if before.is_some_and(|p| takes(&p)) && !after.is_some_and(|p| takes(&p)) {
+                    Need::Soon
+                } else {
+                    Need::Nothing
+                }
+            }
+            "nodes" => {
+                let shape = |r: &Option<Record>| {
+                    let node = r.as_ref()?.get::<Node>()?;
+                    let labels = node.meta.labels.clone();
+                    Some((node.unschedulable, node.taints.clone(), labels, node.allocatable.clone()))
+                };
+                if shape(&applied.before) != shape(&applied.after) { Need::Soon } else { Need::Nothing }
+            }
+            _ => Need::Nothing,
+        }
+    }
+
+    /// Tunnels that came or went.
+    fn take_contacts(&mut self) {
+        let now = Timestamp::now();
+        let contacts = self.driver.sessions.contacts(&self.driver.id);
+        let mut touched = Vec::new();
+        for (node, contact) in &contacts {
+            if contact.connected && self.connected.insert(node.clone()) {
+                self.view.contacts.connected(node, now);
+                touched.push(node.clone());
+            }
+        }
+        let gone: Vec<String> =
+            self.connected.iter().filter(|n| !contacts.get(*n).is_some_and(|c| c.connected)).cloned().collect();
+        for node in gone {
+            self.connected.remove(&node);
+            self.view.contacts.disconnected(&node, contacts.get(&node).map_or(now, |c| c.last));
+            touched.push(node);
+        }
+        let revision = self.seen;
+        for node in touched {
+            for (place, controller) in self.controllers.iter().enumerate() {
+                let keys = controller.contact_keys(&self.view, &node);
+                keys.into_iter().for_each(|key| self.queue.add((place, key), revision));
+            }
+        }
+    }
+
+    fn can_work(&self) -> bool {
+        self.queue.is_ready() && self.running.len() < RUNNING
+    }
+
+    fn sleep(&self, whole: bool) -> Duration {
+        let now = Timestamp::now();
+        let batch = self.scheduling.due.filter(|_| !self.scheduling.running && self.scheduling_ready());
+        let mut next = [self.queue.next_timer(), batch, self.scheduling.remind_at].into_iter().flatten().min();
+        if !whole {
+            next = None;
+        }
+        let nap = next.map_or(NAP, |at| at.duration_since(now)).clamp(SignedDuration::from_millis(1), NAP);
+        nap.try_into().unwrap_or(RESTART)
+    }
+
+    /// Looks at what is due.
+    fn work(&mut self) {
+        let now = Timestamp::now();
+        self.queue.advance(self.seen, now);
+        for _ in 0..LOOKS_IN_A_ROW {
+            if self.running.len() >= RUNNING {
+                break;
+            }
+            let Some(task) = self.queue.take() else { break };
+            self.look(task, now);
+        }
+        self.schedule(now);
+    }
+
+    fn look(&mut self, task: Task, now: Timestamp) {
+        let controller = self.controllers[task.0].clone();
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| controller.reconcile(&self.view, &task.1, now)));
+        let Ok(Outcome { actions, again_at }) = looked else {
+            tracing::error!(cluster = %self.driver.id, key = ?task.1, "{} panicked over {:?}", controller.name(), task.1);
+            self.queue.failed(&task, 0, now);
+            return;
+        };
+        if let Some(at) = again_at {
+            self.queue.add_at(task.clone(), at);
+        }
+        if actions.is_empty() {
+            let revision = self.seen;
+            self.view.set_failure(controller.name(), &task.1, None);
+            self.queue.done(&task, 0, revision);
+            return;
+        }
+        tracing::debug!(cluster = %self.driver.id, key = ?task.1, actions = actions.len(), "{} acts", controller.name());
+        let executor = self.executor(controller.account());
+        self.running.spawn(async move {
+            let (ending, wrote) = carry_out(executor, actions).await;
+            Finished::Look { task, ending, wrote }
+        });
+    }
+
+    fn executor(&self, account: &'static str) -> Executor {
+        let (api, cluster, recorder) = (self.driver.api.clone(), self.cluster.clone(), self.recorder.clone());
+        Executor { api, cluster, recorder, account }
+    }
+
+    fn finish(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
+        let now = Timestamp::now();
+        let revision = self.seen;
+        match finished {
+            Ok(Finished::Look { task, ending, wrote }) => {
+                let name = self.controllers[task.0].name();
+                match ending {
+                    Ending::Done => {
+                        self.view.set_failure(name, &task.1, None);
+                        self.queue.done(&task, wrote, revision);
+                    }
+                    Ending::Stale => {
+                        self.queue.failed(&task, wrote, now);
+                    }
+                    Ending::Failed(failure) => {
+                        self.told(name, &task.1, &failure);
+                        self.view.set_failure(name, &task.1, Some(failure));
+                        self.queue.failed(&task, wrote, now);
+                    }
+                }
+            }
+            Ok(Finished::Batch { ending, wrote }) => {
+                self.scheduling.running = false;
+                self.scheduling.needs = wrote;
+                match ending {
+                    Ending::Done => self.scheduling.failures = 0,
+                    Ending::Stale => self.scheduling.wake(now + ROOM_DELAY),
+                    Ending::Failed(failure) => {
+                        self.told(scheduler::NAME, &ObjectKey::all_of("pods"), &failure);
+                        let wait = SignedDuration::from_millis(100) * 2i32.pow(self.scheduling.failures.min(9));
+                        self.scheduling.failures += 1;
+                        self.scheduling.wake(now + wait);
+                    }
+                }
+            }
+            // `carry_out` catches panics; only an abort ends here, and then the whole run ends.
+            Err(error) => tracing::error!(cluster = %self.driver.id, "an action was lost: {error}"),
+        }
+    }
+
+    fn told(&self, who: &str, key: &ObjectKey, failure: &Failure) {
+        let Failure { verb, resource, message, .. } = failure;
+        tracing::warn!(cluster = %self.driver.id, key = ?key, "{who} could not {verb} {resource}: {message}");
+    }
+
+    fn scheduling_ready(&self) -> bool {
+        self.seen >= self.scheduling.needs
+    }
+
+    fn schedule(&mut self, now: Timestamp) {
+        if self.scheduling.running || !self.scheduling_ready() {
+            return;
+        }
+        let remind = self.scheduling.remind_at.is_some_and(|at| at <= now);
+        if !remind && self.scheduling.due.is_none_or(|at| at > now) {
+            return;
+        }
+        self.scheduling.due = None;
+        self.scheduling.remind_at = None;
+        let seed = self.seen.unsigned_abs();
+        let (view, mut more) = (&self.view, false);
+        let decided = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let mut waiting = scheduler::pending(view);
+            // Who waits already comes after who just came: many hopeless ones must not keep others waiting.
+            waiting.sort_by_key(|p| matches!(p.scheduled, longshore_control::projection::PodScheduled::No { .. }));
+            more = waiting.len() > PODS_IN_A_BATCH && !waiting[PODS_IN_A_BATCH..].iter().all(|p| told_to_wait(p));
+            waiting.truncate(PODS_IN_A_BATCH);
+            let decisions = scheduler::schedule(view, &waiting, seed);
+            let mut actions: Vec<Action> = decisions.iter().flat_map(|d| scheduler::actions(d, now, remind)).collect();
+            // Bindings first and together: they are one batch of the log.
+            actions.sort_by_key(|a| match a {
+                Action::Bind { .. } => 0,
+                Action::Patch { .. } => 1,
+                _ => 2,
+            });
+            (actions, !waiting.is_empty())
+        }));
+        let Ok((actions, waiting)) = decided else {
+            tracing::error!(cluster = %self.driver.id, "the scheduler panicked");
+            self.scheduling.wake(now + SignedDuration::from_secs(5));
+            return;
+        };
+        if waiting {
+            self.scheduling.remind_at = Some(now + REMIND);
+        }
+        if more {
+            self.scheduling.wake(now);
+        }
+        if actions.is_empty() {
+            return;
+        }
+        self.scheduling.running = true;
+        let executor = self.executor(scheduler::ACCOUNT);
+        self.running.spawn(async move {
+            let (ending, wrote) = carry_out(executor, actions).await;
+            Finished::Batch { ending, wrote }
+        });
+    }
+}
+
+enum Need {
+    Nothing,
+    Now,
+    Soon,
+}
+
+fn told_to_wait(pod: &Pod) -> bool {
+    matches!(pod.scheduled, longshore_control::projection::PodScheduled::No { .. })
+}
+
+/// Carries actions out and says up to which revision the view must come before the next look. A panic is a failure.
+async fn carry_out(executor: Executor, actions: Vec<Action>) -> (Ending, i64) {
+    let cluster = executor.cluster.clone();
+    let ran = AssertUnwindSafe(executor.run(actions)).catch_unwind().await;
+    let ending = ran.unwrap_or_else(|_| {
+        tracing::error!(cluster = %cluster.id(), "carrying out actions panicked");
+        let message = "carrying out actions panicked".to_string();
+        Ending::Failed(Failure { verb: "do", resource: String::new(), reason: "InternalError".into(), message })
+    });
+    (ending, cluster.revision().0)
+}
+
+fn key_of(key: &store::Key) -> ObjectKey {
+    ObjectKey::new(key.resource.to_string(), &*key.namespace, &*key.name)
+}
