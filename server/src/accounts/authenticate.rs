@@ -238,3 +238,9 @@ impl crate::apiserver::TokenIssuer for Accounts {
         Box::pin(async move { self.cluster_keys(cluster).await?.issue_service_account(spec) })
     }
 }
+
+impl crate::cluster::RootCa for Accounts {
+    fn root_ca<'a>(&'a self, cluster: &'a ClusterId) -> futures::future::BoxFuture<'a, Result<String, Status>> {
+        Box::pin(async move { Ok(self.cluster_keys(cluster).await?.authority().certificate_pem().to_string()) })
+    }
+}

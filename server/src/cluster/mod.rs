@@ -17,6 +17,8 @@ mod driver;
 mod events;
 mod execute;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use crate::apiserver::Api;
 use crate::gateway::Sessions;
