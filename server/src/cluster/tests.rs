@@ -7,9 +7,7 @@ use crate::apiserver::{
     Context, CreateOptions, DeleteOptions, IssuedToken, Patch, PatchOptions, TokenIssuer, TokenSpec, admission,
 };
 use crate::resources::{Resource, registry};
-use crate::store::{
-    ChangeKind, Key, ListQuery, NewCluster, Object, Revision, Store, StoreOptions, WatchFilter, WatchItem,
-};
+use crate::store::{ChangeKind, Key, ListQuery, NewCluster, Object, Revision, Store, WatchFilter, WatchItem};
 use jiff::Timestamp;
 use longshore_api::ids::OrganizationId;
 use serde_json::{Value, json};
@@ -40,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl World {
     async fn new() -> Self {
-        let store = Store::in_memory(StoreOptions::new(Arc::new(registry())));
+        let store = Store::in_memory();
         let api = Api::new(Arc::new(NoNodes), Arc::new(NoKeys));
         store.on_load(Arc::new(admission::Bootstrap));
         store.on_load(Arc::new(Drivers::new(api.clone(), Sessions::default(), Arc::new(NoKeys))));
@@ -58,6 +56,8 @@ impl World {
             world.node(&format!("n{i}")).await;
         }
         tokio::spawn(kubelet(world.api.clone(), world.cluster.clone()));
+        // A new node is tainted until its first status was looked at.
+        world.until("nodes take pods", |w| w.list("nodes", "").iter().all(|n| n["spec"]["taints"].is_null())).await;
         world
     }
 
