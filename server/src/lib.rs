@@ -9,6 +9,8 @@ pub mod apiserver;
 pub mod app;
 pub mod cluster;
 pub mod gateway;
+pub mod page;
 pub mod process;
 pub mod resources;
 pub mod store;
+pub mod stream;

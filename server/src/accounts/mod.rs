@@ -16,6 +16,7 @@ pub mod signing;
 mod tickets;
 
 pub use identity::{Authenticator, Identity, Role, Who};
+pub use tickets::TicketHolder;
 
 use crate::store::{MasterKey, Store};
 use authority::{Authority, AuthorityRecord, TlsError};
