@@ -3,14 +3,19 @@
 use crate::accounts::{self, Accounts};
 use crate::apiserver::{self, Api};
 use crate::gateway::Gateway;
+use crate::page;
 use crate::process::serving::ServeError;
 use crate::resources::registry;
 use crate::store::{MasterKey, Store, StoreOptions};
+use crate::stream;
 use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
 use axum::routing::get;
 use sqlx::PgPool;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tower::ServiceExt;
 
 /// The rooms of one replica.
 pub struct App {
@@ -42,11 +47,13 @@ impl App {
     /// Everything that the port serves.
     pub fn router(&self) -> Router {
         let _ = &self.downloads;
+        let api = apiserver::router(self.api.clone(), self.accounts.clone(), self.store.clone());
         Router::new()
             .merge(accounts::http::router(self.accounts.clone()))
+            .merge(stream::router(self.accounts.clone(), api.clone()))
             .route("/healthz", get(|| async { "ok" }))
             .route("/livez", get(|| async { "ok" }))
-            .fallback_service(apiserver::router(self.api.clone(), self.accounts.clone(), self.store.clone()))
+            .fallback(move |request| api_or_page(api, request))
     }
 
     /// Gives up ownership at once, so that another replica needs not wait for a lease to run out.
@@ -54,4 +61,16 @@ impl App {
         self.store.close().await;
         self.pool.close().await;
     }
+}
+
+/// A cluster's API below `/clusters`, and everywhere for those who came through the cluster's own address; all else is the
+/// page's.
+async fn api_or_page(api: Router, request: Request) -> Response {
+    let in_cluster = request.extensions().get::<apiserver::InCluster>().is_some();
+    if in_cluster || request.uri().path().starts_with("/clusters/") {
+        let Ok(response) = api.oneshot(request).await;
+        return response;
+    }
+    let (parts, _) = request.into_parts();
+    page::serve(parts.method, parts.uri, parts.headers).await
 }
