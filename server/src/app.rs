@@ -2,6 +2,7 @@
 
 use crate::accounts::{self, Accounts};
 use crate::apiserver::{self, Api};
+use crate::cluster::Drivers;
 use crate::gateway::Gateway;
 use crate::page;
 use crate::process::serving::ServeError;
@@ -41,6 +42,7 @@ impl App {
         let accounts = Accounts::open(pool.clone(), store.clone(), master, base_url).await?;
         let gateway = Gateway::new();
         let api = Api::new(Arc::new(gateway.clone()), accounts.clone());
+        store.on_load(Arc::new(Drivers::new(api.clone(), gateway.sessions().clone(), accounts.clone())));
         Ok(Self { store, accounts, gateway, api, pool, downloads })
     }
 
