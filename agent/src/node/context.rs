@@ -3,6 +3,7 @@
 use super::events::Recorder;
 use crate::pods::network::Network;
 use crate::pods::references::References;
+use crate::pods::view::Pods;
 use crate::runtime::Runtime;
 use parking_lot::RwLock;
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ pub struct Context {
     pub events: Recorder,
     pub references: References,
     pub machine: RwLock<Machine>,
+    pub pods: Pods,
 }
 
 /// What was measured of the machine; pods read it for downward references and their host address.

@@ -5,11 +5,15 @@ pub mod events;
 
 use crate::kubelet::Kubelet;
 use crate::pods::network::Network;
+use crate::pods::references::References;
 use crate::runtime::Runtime;
 use longshore_api::ids::{ClusterId, NodeId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use context::Context;
+use events::Recorder;
 
 /// All that a node is made of. The connection gives `client`, the join gave the ids, `main` picks runtime and network.
 pub struct Parts {
@@ -32,7 +36,18 @@ pub struct NodeAgent {
 }
 
 impl NodeAgent {
-    pub fn start(_parts: Parts) -> NodeAgent {
-        NodeAgent { kubelet: Kubelet {} }
+    pub fn start(parts: Parts) -> NodeAgent {
+        let context = Context {
+            events: Recorder::start(parts.client.clone(), &parts.name),
+            references: References::new(parts.client.clone(), &parts.data_dir),
+            name: parts.name,
+            client: parts.client,
+            runtime: parts.runtime,
+            network: parts.network,
+            data_dir: parts.data_dir,
+            machine: Default::default(),
+            pods: Default::default(),
+        };
+        NodeAgent { kubelet: Kubelet::new(Arc::new(context)) }
     }
 }

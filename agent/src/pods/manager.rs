@@ -64,7 +64,9 @@ fn apply(context: &Arc<Context>, entries: &mut BTreeMap<String, Entry>, pod: Pod
     {
         tracing::warn!(error = %e, "a pod could not be kept on disk");
     }
-    let wanted = Wanted { pod: Arc::new(pod), removed: false };
+    let pod = Arc::new(pod);
+    context.pods.wanted(pod.clone());
+    let wanted = Wanted { pod, removed: false };
     if let Some(entry) = entries.get(&uid) {
         entry.wanted.send_replace(wanted);
         return;

@@ -13,4 +13,5 @@ pub mod plan;
 pub mod references;
 pub mod spec;
 pub mod status;
+pub mod view;
 pub mod worker;

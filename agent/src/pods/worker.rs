@@ -137,6 +137,7 @@ impl Worker {
             now,
         });
         self.last = status;
+        self.context.pods.said(spec::uid(pod), &self.last);
         let Some(patch) = status::patch(spec::uid(pod), &self.said, &self.last) else { return };
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), spec::namespace(pod));
         let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
@@ -174,6 +175,7 @@ impl Worker {
             }
         }
         let _ = std::fs::remove_file(desired::pod_file(&self.context.data_dir, uid));
+        self.context.pods.gone(uid);
         true
     }
 
