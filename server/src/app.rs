@@ -3,7 +3,8 @@
 use crate::accounts::{self, Accounts};
 use crate::apiserver::{self, Api};
 use crate::cluster::Drivers;
-use crate::gateway::Gateway;
+use crate::gateway::download::Downloads;
+use crate::gateway::{self, Gateway};
 use crate::page;
 use crate::process::serving::ServeError;
 use crate::resources::registry;
@@ -25,7 +26,7 @@ pub struct App {
     pub gateway: Gateway,
     pub api: Api,
     pool: PgPool,
-    downloads: Option<PathBuf>,
+    downloads: PathBuf,
 }
 
 impl App {
@@ -43,16 +44,23 @@ impl App {
         let gateway = Gateway::new();
         let api = Api::new(Arc::new(gateway.clone()), accounts.clone());
         store.on_load(Arc::new(Drivers::new(api.clone(), gateway.sessions().clone(), accounts.clone())));
+        let downloads = downloads.unwrap_or_else(beside_this_program);
         Ok(Self { store, accounts, gateway, api, pool, downloads })
     }
 
     /// Everything that the port serves.
     pub fn router(&self) -> Router {
-        let _ = &self.downloads;
+        let downloads = Downloads {
+            base_url: self.accounts.base_url().into(),
+            pin: self.accounts.server_pin(),
+            folder: self.downloads.clone(),
+        };
         let api = apiserver::router(self.api.clone(), self.accounts.clone(), self.store.clone());
         Router::new()
             .merge(accounts::http::router(self.accounts.clone()))
             .merge(stream::router(self.accounts.clone(), api.clone()))
+            .merge(gateway::http::router(self.gateway.clone(), self.accounts.clone(), self.store.clone(), api.clone()))
+            .merge(gateway::download::router(downloads))
             .route("/healthz", get(|| async { "ok" }))
             .route("/livez", get(|| async { "ok" }))
             .fallback(move |request| api_or_page(api, request))
@@ -60,9 +68,15 @@ impl App {
 
     /// Gives up ownership at once, so that another replica needs not wait for a lease to run out.
     pub async fn close(self) {
+        self.gateway.sessions().close_all();
         self.store.close().await;
         self.pool.close().await;
     }
+}
+
+/// Where agents lie unless a setting says otherwise.
+fn beside_this_program() -> PathBuf {
+    std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from)).unwrap_or_default()
 }
 
 /// A cluster's API below `/clusters`, and everywhere for those who came through the cluster's own address; all else is the

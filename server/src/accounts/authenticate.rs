@@ -1,7 +1,7 @@
 //! From a request's head to an [`Identity`].
 //!
-//! Bearer tokens are people's API tokens, service accounts' JWTs or nodes' credentials; cookies count only beside the
-//! CSRF header. People's credentials are looked up in Postgres and remembered for a moment, so that a client with many
+//! Bearer tokens are people's API tokens or service accounts' JWTs; cookies count only beside the CSRF header. A node's
+//! credential opens nothing here: a node speaks through its tunnel, which it opened with a proof that it holds its key. People's credentials are looked up in Postgres and remembered for a moment, so that a client with many
 //! requests a second does not ask a thousand times a second; what is remembered ends with signing out on this replica
 //! and after [`REMEMBERED`] on the others.
 
@@ -15,7 +15,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use longshore_api::Status;
 use longshore_api::accounts as shapes;
-use longshore_api::ids::{ClusterId, NodeId};
+use longshore_api::ids::ClusterId;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -135,10 +135,6 @@ impl Accounts {
             Err(status) if status.code == 404 => return Err(Status::unauthorized()),
             other => other?,
         };
-        if let Some(claims) = keys.verify_node(token) {
-            self.check_node(cluster, &claims.sub).await?;
-            return Ok(Identity::node(claims.sub, &claims.name));
-        }
         let claims = keys.verify_service_account(token).ok_or_else(Status::unauthorized)?;
         let bound = claims.kubernetes;
         let store = self.store.cluster(cluster).await.map_err(|_| Status::unavailable("the cluster is not loaded"))?;
@@ -162,10 +158,6 @@ impl Accounts {
         let pod = bound.pod.map(|pod| (pod.name, pod.uid));
         let account = bound.serviceaccount;
         Ok(Identity::service_account(&bound.namespace, &account.name, &account.uid, pod))
-    }
-
-    async fn check_node(&self, cluster: &ClusterId, node: &NodeId) -> Result<(), Status> {
-        if self.node_is_good(cluster, node).await? { Ok(()) } else { Err(Status::unauthorized()) }
     }
 
     /// Who is signed in: for `/v1`, where no cluster is named. With a cookie the CSRF header is needed when `changes`.

@@ -193,9 +193,15 @@ impl Accounts {
     }
 
     /// The line to paste. `-k` is safe beside `--pinnedpubkey`: only who holds the server's key gets an answer through.
+    /// The token goes by the environment: the process list shows everybody's arguments to everybody.
     pub fn join_command(&self, token: &JoinToken) -> String {
-        let pin = STANDARD.encode(Sha256::digest(self.server_key.subject_public_key_info()));
-        format!("curl -ksSf --pinnedpubkey 'sha256//{pin}' {}/join | sh -s -- {token}", self.base_url)
+        let (pin, url) = (self.server_pin(), &self.base_url);
+        format!("curl -ksSf --pinnedpubkey 'sha256//{pin}' {url}/join | LONGSHORE_JOIN_TOKEN={token} sh -s --")
+    }
+
+    /// What curl pins: base64 of the SHA-256 of the server's public key info.
+    pub fn server_pin(&self) -> String {
+        STANDARD.encode(Sha256::digest(self.server_key.subject_public_key_info()))
     }
 
     /// What the port presents: a certificate of the installation's CA for `names`.

@@ -119,12 +119,7 @@ impl Driver {
                     WatchItem::Ended(_) => return Ok(End::Restart),
                 },
                 Some(finished) = run.running.join_next() => run.finish(finished),
-                changed = tunnels.changed() => {
-                    if changed.is_err() {
-                        return Ok(End::Restart);
-                    }
-                    run.take_contacts();
-                }
+                () = tunnels.changed() => run.take_contacts(),
                 () = tokio::time::sleep(sleep), if !busy => {}
                 () = tokio::task::yield_now(), if busy => {}
             }

@@ -1,14 +1,27 @@
 //! Agents' tunnels: machines join here, stay connected here, and are reached through here.
 //!
-//! - [`sessions`]: who is connected right now, and when each was last heard of.
+//! - [`http`]: joining, renewing, and the WebSocket that becomes a tunnel; [`proof`] judges who opens one.
+//! - [`sessions`]: who is connected right now, and when each was last heard of; `session` is one of them, from its upgrade
+//!   to its end, and `keeper` keeps the clusters of connected nodes loaded.
+//! - `inside`: what agents ask of us through their tunnels: their cluster's API as the node they are, and `kubernetes`, raw
+//!   bytes of a pod's connection to it.
 //! - `proxy`: requests to a node's kubelet API (logs, exec), as the API server's [`NodeProxy`].
+//! - [`download`]: the script to paste, and the agent it fetches.
 //!
 //! What this room needs of `accounts` is the trait [`Nodes`], so that it can be tested without a database.
 //!
 //! [`NodeProxy`]: crate::apiserver::node_proxy::NodeProxy
 
+pub mod download;
+pub mod http;
+mod inside;
+mod keeper;
+mod kubernetes;
+mod proof;
 mod proxy;
+mod session;
 pub mod sessions;
+mod socket;
 
 use futures::future::BoxFuture;
 use longshore_api::Status;

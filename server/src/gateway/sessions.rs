@@ -23,6 +23,36 @@ pub struct Contact {
 #[derive(Clone, Default)]
 pub struct Sessions(Arc<Mutex<HashMap<ClusterId, Cluster>>>);
 
+/// Who came and went in a cluster; what is remembered of those who left is given back with the last of these.
+pub struct Changes {
+    sessions: Sessions,
+    cluster: ClusterId,
+    /// None only while this is dropped.
+    receiver: Option<watch::Receiver<u64>>,
+}
+
+impl Changes {
+    /// Waits for the next connect or disconnect that was not seen yet.
+    pub async fn changed(&mut self) {
+        let known = match &mut self.receiver {
+            Some(receiver) => receiver.changed().await,
+            None => Ok(()),
+        };
+        if known.is_err() {
+            // The sender lives as long as this does: nobody else removes a cluster that is watched.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.receiver = None;
+        let mut clusters = self.sessions.0.lock();
+        self.sessions.sweep(&mut clusters, &self.cluster);
+    }
+}
+
 struct Cluster {
     nodes: BTreeMap<String, Entry>,
     /// Counts connects and disconnects.
@@ -122,8 +152,14 @@ impl Sessions {
 
     /// Changes with each connect and disconnect of the cluster's nodes (not with each beat). Held by the cluster's
     /// driver for as long as the cluster is loaded: that is also what keeps the memory of nodes that left.
-    pub fn changes(&self, cluster: &ClusterId) -> watch::Receiver<u64> {
-        self.0.lock().entry(cluster.clone()).or_default().changes.subscribe()
+    pub fn changes(&self, cluster: &ClusterId) -> Changes {
+        let receiver = self.0.lock().entry(cluster.clone()).or_default().changes.subscribe();
+        Changes { sessions: self.clone(), cluster: cluster.clone(), receiver: Some(receiver) }
+    }
+
+    /// Whether any node of the cluster is connected.
+    pub fn is_connected(&self, cluster: &ClusterId) -> bool {
+        self.0.lock().get(cluster).is_some_and(|c| c.nodes.values().any(|n| n.opener.is_some()))
     }
 
     /// Clusters that have at least one node connected: they stay loaded.

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// A write is answered 504 after so long: Postgres neither confirmed nor refused it. Longer than a restart of Postgres
 /// takes, shorter than what clients and load balancers wait.
@@ -92,6 +93,7 @@ pub struct Cluster {
     used: AtomicI64,
     holds: AtomicUsize,
     wake_at: Mutex<Option<i64>>,
+    unloaded: CancellationToken,
 }
 
 /// What is committed, and who is told of it.
@@ -158,6 +160,7 @@ impl Cluster {
             used: AtomicI64::new(0),
             holds: AtomicUsize::new(0),
             wake_at: Mutex::new(None),
+            unloaded: CancellationToken::new(),
         });
         cluster.touch();
         Ok(cluster)
@@ -331,6 +334,11 @@ impl Cluster {
         Hold(self.clone())
     }
 
+    /// Waits until this replica lets go of the cluster: whoever still needs it asks the store again.
+    pub async fn unloaded(&self) {
+        self.unloaded.cancelled().await;
+    }
+
     /// When this cluster, once unloaded, has to be loaded again (milliseconds since the epoch): its controllers' next
     /// due time. Written down when it is unloaded.
     pub fn set_wake_at(&self, wake_at: Option<i64>) {
@@ -434,6 +442,7 @@ impl Cluster {
         let mut sequencer = self.sequencer.lock();
         sequencer.stop(taken, &MOVED.into());
         self.state.write().stop(reason);
+        self.unloaded.cancel();
     }
 }
 
@@ -452,6 +461,7 @@ impl Cluster {
         }
         sequencer.stop(None, &MOVED.into());
         state.stop(Ended::Unloaded);
+        self.unloaded.cancel();
         true
     }
 

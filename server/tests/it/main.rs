@@ -2,4 +2,6 @@
 
 mod app;
 mod authorization;
+mod gateway;
+mod installation;
 mod kubernetes;

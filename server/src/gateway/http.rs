@@ -1,0 +1,117 @@
+//! `/node/v1/…` from outside: joining, renewing, and the WebSocket that becomes a tunnel. Whoever is refused is refused
+//! before the upgrade, by a `Status`.
+
+use super::keeper::Keeper;
+use super::proof::{self, Seen};
+use super::session::Session;
+use super::{Gateway, Member, Nodes};
+use crate::store::Store;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, StatusCode};
+use longshore_api::Status;
+use longshore_api::node::{CREDENTIAL_PATH, JOIN_PATH, Join, TUNNEL_PATH, TUNNEL_PROTOCOL};
+use std::sync::Arc;
+
+/// A join is a token, a name and a key.
+const LARGEST_BODY: usize = 16 * 1024;
+
+/// What the handlers rest on.
+struct Door {
+    gateway: Gateway,
+    nodes: Arc<dyn Nodes>,
+    store: Store,
+    keeper: Keeper,
+    seen: Seen,
+    /// The router of `/clusters/…`.
+    api: Router,
+}
+
+/// Everything below `/node/v1`. `api` is the router of `/clusters/…`, which also serves agents through their tunnels.
+pub fn router(gateway: Gateway, nodes: Arc<dyn Nodes>, store: Store, api: Router) -> Router {
+    let keeper = Keeper::new(store.clone(), gateway.sessions().clone());
+    let door = Door { gateway, nodes, store, keeper, seen: Seen::default(), api };
+    Router::new()
+        .route(JOIN_PATH, post(join))
+        .route(CREDENTIAL_PATH, post(renew))
+        .route(TUNNEL_PATH, get(open))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .with_state(Arc::new(door))
+}
+
+/// A `Status` as an answer.
+pub(super) fn refusal(status: Status) -> Response {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (code, [(CACHE_CONTROL, "no-store")], Json(status)).into_response()
+}
+
+fn answer(code: StatusCode, result: Result<impl serde::Serialize, Status>) -> Response {
+    match result {
+        Ok(body) => (code, [(CACHE_CONTROL, "no-store")], Json(body)).into_response(),
+        Err(status) => refusal(status),
+    }
+}
+
+async fn join(State(door): State<Arc<Door>>, body: Result<Json<Join>, JsonRejection>) -> Response {
+    let joined = match body {
+        Ok(Json(join)) => door.nodes.join(join).await,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(Status::too_large(rejection.body_text()))
+        }
+        Err(rejection) => Err(Status::bad_request(rejection.body_text())),
+    };
+    if let Ok(joined) = &joined {
+        tracing::info!(cluster = %joined.cluster, node = %joined.node, "{} joined cluster {}", joined.name, joined.cluster);
+    }
+    answer(StatusCode::CREATED, joined)
+}
+
+async fn renew(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
+    let renewed = async {
+        let (member, _) = door.judge(CREDENTIAL_PATH, &headers).await?;
+        door.nodes.renew(&member).await
+    };
+    answer(StatusCode::OK, renewed.await)
+}
+
+async fn open(
+    State(door): State<Arc<Door>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let admitted = async {
+        let (member, credential) = door.judge(TUNNEL_PATH, &headers).await?;
+        let upgrade = upgrade.map_err(|rejection| Status::bad_request(rejection.body_text()))?;
+        let upgrade = upgrade.protocols([TUNNEL_PROTOCOL]);
+        if upgrade.selected_protocol().is_none() {
+            return Err(Status::bad_request(format!("the subprotocol must be {TUNNEL_PROTOCOL}")));
+        }
+        // A cluster that can't be served here is told now; from the session's start on the keeper looks after it.
+        door.store.cluster(&member.cluster).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok((member, credential, upgrade))
+    };
+    match admitted.await {
+        Ok((member, credential, upgrade)) => {
+            let (nodes, api) = (door.nodes.clone(), door.api.clone());
+            let session = Session { member, credential, nodes, api };
+            upgrade
+                .max_message_size(longshore_tunnel::LONGEST_MESSAGE)
+                .max_frame_size(longshore_tunnel::LONGEST_MESSAGE)
+                .on_upgrade(move |socket| session.run(socket, door.gateway.sessions().clone(), door.keeper.clone()))
+        }
+        Err(status) => refusal(status),
+    }
+}
+
+impl Door {
+    async fn judge(&self, path: &str, headers: &HeaderMap) -> Result<(Member, String), Status> {
+        let now = jiff::Timestamp::now().as_second();
+        proof::judge(&*self.nodes, &self.seen, path, headers, now).await
+    }
+}

@@ -1,0 +1,64 @@
+//! What agents ask of us through their tunnels: plain HTTP/1.1, one request a stream, with no credential. Whose tunnel it
+//! is says who asks.
+
+use super::http::refusal;
+use super::kubernetes::Kubernetes;
+use super::{Member, Nodes};
+use crate::accounts::Identity;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::service::service_fn;
+use longshore_api::Status;
+use longshore_api::ids::ClusterId;
+use longshore_api::node::RAW_KUBERNETES_PATH;
+use longshore_tunnel::Stream;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tower::ServiceExt;
+
+/// One node's view of us. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Inside {
+    cluster: ClusterId,
+    identity: Identity,
+    api: Router,
+    kubernetes: Kubernetes,
+}
+
+impl Inside {
+    pub fn new(member: &Member, nodes: Arc<dyn Nodes>, api: Router) -> Self {
+        Self {
+            cluster: member.cluster.clone(),
+            identity: Identity::node(member.node.clone(), &member.name),
+            kubernetes: Kubernetes::new(member.cluster.clone(), nodes, api.clone()),
+            api,
+        }
+    }
+
+    /// Serves one stream until it ends.
+    pub async fn serve(self, stream: Stream) {
+        let service = service_fn(move |request| {
+            let inside = self.clone();
+            async move { Ok::<_, Infallible>(inside.answer(request).await) }
+        });
+        if let Err(error) = longshore_tunnel::http::serve(stream, service).await {
+            tracing::debug!(%error, "a stream of an agent ended");
+        }
+    }
+
+    async fn answer(self, request: hyper::Request<hyper::body::Incoming>) -> Response {
+        let path = request.uri().path();
+        if path == RAW_KUBERNETES_PATH {
+            return self.kubernetes.upgrade(request).await;
+        }
+        let cluster = path.strip_prefix("/clusters/").and_then(|rest| rest.split('/').next());
+        if cluster != Some(self.cluster.as_str()) {
+            return refusal(Status::no_such_path());
+        }
+        let mut request: Request = request.map(Body::new);
+        request.extensions_mut().insert(self.identity);
+        self.api.oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+}

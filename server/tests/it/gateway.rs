@@ -1,0 +1,228 @@
+//! Machines that join, prove themselves, and speak through their tunnels: over TLS, with a real WebSocket client.
+
+use crate::installation::{Answer, Installation, now, trusting};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use longshore_api::node::{
+    CREDENTIAL_PATH, JOIN_PATH, PROOF_TOLERANCE_SECONDS, RAW_KUBERNETES_PATH, RAW_KUBERNETES_PROTOCOL, TUNNEL_PATH,
+};
+use longshore_server::apiserver::NodeProxy;
+use longshore_tunnel::Ended;
+use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
+
+fn pod(name: &str, node: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_joins_and_sees_its_own_pods_only() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let tunnel = machine.tunnel().await;
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        let made = here.api("POST", "/api/v1/namespaces/default/pods", pod(name, node)).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+    let base = format!("/clusters/{}/api/v1", here.cluster());
+    let pods = tunnel.get(&format!("{base}/pods?fieldSelector=spec.nodeName%3Dn1")).await.json();
+    let names: Vec<_> = pods["items"].as_array().unwrap().iter().map(|p| p["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["mine"]);
+    assert_eq!(tunnel.get(&format!("{base}/pods")).await.status, 403);
+    assert_eq!(tunnel.get(&format!("{base}/namespaces/default/pods/other")).await.status, 403);
+    assert_eq!(tunnel.get(&format!("{base}/nodes/n2")).await.status, 403);
+    // Others' clusters, other rooms: nothing is there.
+    for path in ["/clusters/c-other/version", "/clusters/", "/v1/session", "/node/v1/join", "/", "/join"] {
+        assert_eq!(tunnel.get(path).await.refusal().0, 404, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_good_token_joins_and_a_name_belongs_to_one_machine() {
+    let here = Installation::start().await;
+    let first = here.join("n1").await;
+    let body = |token: &str, name: &str, key: &str| json!({"token": token, "name": name, "publicKey": key});
+    let key = "A".repeat(43);
+    let (token, forged) = (here.token.as_str(), here.token.replace("lsj.c-", "lsj.c-x"));
+    for (body, code) in [
+        (body("lsj.a.b.c", "n2", &key), 401),
+        (body(&forged, "n2", &key), 401),
+        (body(token, "N 2", &key), 400),
+        (body(token, "n2", "short"), 400),
+        (body(token, "n1", &key), 409),
+        (json!({"token": token}), 400),
+        (json!("x".repeat(20_000)), 413),
+    ] {
+        let answer = here.post(JOIN_PATH, body.clone()).await;
+        assert_eq!(answer.refusal().0, code, "{} for {body:.100}", answer.text);
+    }
+    assert_eq!(first.joined.name, "n1");
+    assert!(first.joined.ca.starts_with("-----BEGIN CERTIFICATE-----"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_counts_once_and_now_and_for_its_path() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let proof = machine.proof(CREDENTIAL_PATH, now());
+    let renewed = here.send(machine.asking("POST", CREDENTIAL_PATH, &proof)).await;
+    assert_eq!(renewed.status, 200, "{}", renewed.text);
+    assert_ne!(renewed.json()["credential"], "");
+    let again = here.send(machine.asking("POST", CREDENTIAL_PATH, &proof)).await;
+    assert_eq!(again.refusal(), (401, "the proof was used before".into()));
+
+    for off in [-PROOF_TOLERANCE_SECONDS - 60, PROOF_TOLERANCE_SECONDS + 60] {
+        let skewed = machine.refused(&machine.proof(TUNNEL_PATH, now() + off)).await;
+        assert_eq!(skewed.refusal(), (401, "the proof's time is too far off the server's clock".into()));
+        assert!(skewed.headers["date"].to_str().unwrap().ends_with("GMT"), "the agent learns the time");
+    }
+    let elsewhere = machine.refused(&machine.proof(CREDENTIAL_PATH, now())).await;
+    assert_eq!(elsewhere.refusal(), (401, "the proof does not hold".into()));
+    assert_eq!(machine.refused("nonsense").await.refusal().0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_or_copied_credential_opens_nothing() {
+    let here = Installation::start().await;
+    let mut machine = here.join("n1").await;
+    let good = machine.joined.credential.clone();
+    // A thief has the credential and no key.
+    let mut thief = here.join("n2").await;
+    thief.joined.credential = good.clone();
+    assert_eq!(thief.refused(&thief.proof(TUNNEL_PATH, now())).await.refusal().0, 401);
+    let bearer = Request::get(format!("/clusters/{}/api/v1/nodes/n1", here.cluster()));
+    let bearer = bearer.header("authorization", format!("Bearer {good}")).body(String::new()).unwrap();
+    assert_eq!(here.send(bearer).await.refusal().0, 401, "nor as a bearer token");
+
+    let (head, _) = good.rsplit_once('.').unwrap();
+    let expired = "eyJhbGciOiJub25lIn0.eyJjbHVzdGVyIjoiYy14In0.";
+    for forged in [format!("{head}.{}", "A".repeat(86)), expired.into(), "x".into(), String::new()] {
+        machine.joined.credential = forged;
+        assert_eq!(machine.refused(&machine.proof(TUNNEL_PATH, now())).await.refusal().0, 401);
+    }
+    let without = here.send(Request::get(TUNNEL_PATH).body(String::new()).unwrap()).await;
+    assert_eq!(without.refusal().0, 401);
+    machine.joined.credential = good;
+    let plain = here.send(machine.asking("GET", TUNNEL_PATH, &machine.proof(TUNNEL_PATH, now()))).await;
+    assert_eq!(plain.refusal().0, 400, "a tunnel is a WebSocket");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_session_of_a_node_is_the_one_that_counts() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let first = machine.tunnel().await;
+    assert_eq!(first.get(&format!("/clusters/{}/version", here.cluster())).await.status, 200);
+    let second = machine.tunnel().await;
+    assert_eq!(first.opener.ended().await, Ended::ClosedByPeer);
+    assert_eq!(second.get(&format!("/clusters/{}/version", here.cluster())).await.status, 200);
+    assert!(here.app.gateway.sessions().contact(here.cluster(), "n1").unwrap().connected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_node_is_cut_off() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let tunnel = machine.tunnel().await;
+    assert_eq!(tunnel.get(&format!("/clusters/{}/version", here.cluster())).await.status, 200);
+    let node = &machine.joined.node;
+    here.app.accounts.revoke_node(here.cluster(), node).await.unwrap();
+    here.app.gateway.sessions().revoke(here.cluster(), node);
+    assert_eq!(tunnel.opener.ended().await, Ended::ClosedByPeer);
+    assert_eq!(machine.refused(&machine.proof(TUNNEL_PATH, now())).await.refusal().0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_reaches_the_agent_as_a_kubelet() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let mut tunnel = machine.tunnel().await;
+    tokio::spawn(async move {
+        while let Some(stream) = tunnel.incoming.next().await {
+            let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
+                let text = format!("{} by the node", request.uri().path());
+                Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(text))))
+            });
+            tokio::spawn(longshore_tunnel::http::serve(stream, service));
+        }
+        drop(tunnel.opener);
+    });
+    let request = Request::get("/containerLogs/default/p/c").body(axum::body::Body::empty()).unwrap();
+    let response = here.app.gateway.request(here.cluster(), "n1", request).await.unwrap();
+    let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+    assert_eq!(body, "/containerLogs/default/p/c by the node");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_reach_their_api_server_through_the_node_which_sees_only_bytes() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let tunnel = machine.tunnel().await;
+    let keys = here.app.accounts.cluster_keys(here.cluster()).await.unwrap();
+    let plain = Request::get(RAW_KUBERNETES_PATH).header("host", "server").body(Full::new(Bytes::new())).unwrap();
+    assert_eq!(tunnel.open(plain).await.status(), 400);
+
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    assert_eq!(here.api("GET", account, json!(null)).await.status, 200);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let token = here.api("POST", &format!("{account}/token"), request).await.json()["status"]["token"].clone();
+    let token = token.as_str().unwrap().to_string();
+
+    for protocol in ["http/1.1", "h2"] {
+        let request = Request::get(RAW_KUBERNETES_PATH)
+            .header("host", "server")
+            .header("connection", "upgrade")
+            .header("upgrade", RAW_KUBERNETES_PROTOCOL);
+        let response = tunnel.open(request.body(Full::new(Bytes::new())).unwrap()).await;
+        assert_eq!(response.status(), 101);
+        let raw = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        let connector = trusting(keys.authority().certificate_pem(), &[protocol]);
+        let name = ServerName::try_from("kubernetes.default.svc").unwrap();
+        let tls = connector.connect(name, raw).await.expect("the cluster's own certificate");
+        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+        let get = |path: &str, token: Option<&str>| {
+            let mut request = Request::get(format!("https://kubernetes.default.svc{path}"));
+            if let Some(token) = token {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            if protocol != "h2" {
+                request = request.header("host", "kubernetes.default.svc");
+            }
+            request.body(Full::new(Bytes::new())).unwrap()
+        };
+        let requests = [
+            get("/version", None),
+            get("/api/v1/pods", None),
+            get("/api/v1/pods", Some(&token)),
+            get("/v1/session", None),
+        ];
+        let mut answers = Vec::new();
+        if protocol == "h2" {
+            let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await;
+            let (mut sender, connection) = shaken.unwrap();
+            tokio::spawn(connection);
+            for request in requests {
+                answers.push(Answer::read(sender.send_request(request).await.unwrap()).await);
+            }
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
+            tokio::spawn(connection);
+            for request in requests {
+                sender.ready().await.unwrap();
+                answers.push(Answer::read(sender.send_request(request).await.unwrap()).await);
+            }
+        }
+        assert_eq!(answers[0].json()["minor"], "37", "{protocol}");
+        let (code, message) = answers[1].refusal();
+        assert!(
+            code == 403 && message.contains("system:anonymous"),
+            "the node's identity counts for nothing: {message}"
+        );
+        let (code, message) = answers[2].refusal();
+        assert!(code == 403 && message.contains("system:serviceaccount:default:default"), "{message}");
+        assert_ne!(answers[3].status, 200);
+    }
+}
