@@ -4,4 +4,5 @@ mod app;
 mod authorization;
 mod gateway;
 mod installation;
+mod joining;
 mod kubernetes;
