@@ -67,6 +67,8 @@ pub enum Ending {
     DeadlineExceeded,
     /// The last status that was written is final: an agent that starts again must not run the pod once more.
     Finished,
+    /// This node doesn't run it at all.
+    Refused,
 }
 
 pub struct Input<'a> {

@@ -4,6 +4,7 @@
 //! lists. The copies on disk (0600) let a node that starts while the server is away start its containers again.
 
 use crate::pods::desired;
+use crate::pods::services::Services;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::Api;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -47,6 +49,8 @@ struct Inner {
     client: kube::Client,
     dir: PathBuf,
     entries: Mutex<HashMap<Key, Entry>>,
+    services: Services,
+    changes: AtomicU64,
 }
 
 struct Entry {
@@ -59,7 +63,18 @@ struct Entry {
 impl References {
     pub fn new(client: kube::Client, data_dir: &Path) -> Self {
         let dir = data_dir.join("desired").join("objects");
-        Self { inner: Arc::new(Inner { client, dir, entries: Mutex::default() }) }
+        let services = Services::new(client.clone(), data_dir);
+        let (entries, changes) = (Mutex::default(), AtomicU64::new(0));
+        Self { inner: Arc::new(Inner { client, dir, entries, services, changes }) }
+    }
+
+    pub fn services(&self) -> &Services {
+        &self.inner.services
+    }
+
+    /// Goes up whenever something new is known of any object.
+    pub fn changes(&self) -> u64 {
+        self.inner.changes.load(Ordering::Acquire)
     }
 
     /// From now on pod `uid` needs exactly `keys`; it is woken whenever one of them changes.
@@ -81,6 +96,7 @@ impl References {
 
     pub fn unsubscribe(&self, uid: &str) {
         self.subscribe(uid, &BTreeSet::new(), &Arc::default());
+        self.inner.services.unsubscribe(uid);
     }
 
     /// Waits until something is known about all of `keys`, at most `patience`.
@@ -148,6 +164,7 @@ async fn follow(
             },
         };
         if known.send_replace(now.clone()) != now {
+            inner.changes.fetch_add(1, Ordering::AcqRel);
             users.lock().values().for_each(|wake| wake.notify_one());
         }
     }

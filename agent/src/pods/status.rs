@@ -1,5 +1,6 @@
 //! What is said about a pod: its `status`, as a kubelet writes it. Pure: from containers, probes and memory to a value.
 
+use super::admission::Refusal;
 use super::plan::{Ending, Health, Memory, latest, sandbox};
 use super::spec;
 use crate::runtime::{Record, State};
@@ -30,6 +31,8 @@ pub struct Input<'a> {
     pub ips: &'a [IpAddr],
     pub host_ips: &'a [IpAddr],
     pub ending: Option<Ending>,
+    /// Why this node doesn't run the pod, with [`Ending::Refused`].
+    pub refusal: Option<&'a Refusal>,
     /// Nothing runs and nothing will.
     pub finished: bool,
     pub now: Timestamp,
@@ -37,6 +40,9 @@ pub struct Input<'a> {
 
 pub fn status(input: &Input<'_>) -> PodStatus {
     let pod = input.pod;
+    if let Some(refusal) = input.refusal {
+        return refused(input, refusal);
+    }
     let pod_spec = pod.spec.as_ref();
     let policy = pod_spec.and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
     let init = pod_spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
@@ -62,6 +68,19 @@ pub fn status(input: &Input<'_>) -> PodStatus {
     addresses(input, &mut status);
     conditions(input, init, initialized, &mut status);
     status
+}
+
+/// The pod never ran here: nothing is said of its containers.
+fn refused(input: &Input<'_>, refusal: &Refusal) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".into()),
+        reason: Some(refusal.reason.clone()),
+        message: Some(format!("Pod was rejected: {}", refusal.message)),
+        start_time: Some(input.last.start_time.clone().unwrap_or(seconds(input.now))),
+        qos_class: Some(input.last.qos_class.clone().unwrap_or_else(|| qos_class(input.pod).to_owned())),
+        observed_generation: input.pod.metadata.generation,
+        ..input.last.clone()
+    }
 }
 
 /// Times on the wire are whole seconds.
@@ -96,7 +115,10 @@ fn container(input: &Input<'_>, container: &Container, init: bool, waits_for_ini
     let kept = old.and_then(|o| o.last_state.clone());
     let terminated = |r: &Record| terminated(r, input.messages.get(&r.id));
     let before = previous.and_then(terminated).map(as_terminated).or(kept.clone());
-    let block = if input.ending.is_some() || input.finished { None } else { block(input, container) };
+    let policy = input.pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+    let policy = if spec::is_sidecar(container) { "Always" } else { policy };
+    let over = record.and_then(Record::exit).is_some_and(|e| !spec::restarts(policy, Some(e.code)));
+    let block = if input.ending.is_some() || input.finished || over { None } else { block(input, container) };
 
     let (state, last_state) = match (record.map(|r| &r.state), block) {
         (Some(State::Running { started_at, .. }), _) => {

@@ -13,7 +13,7 @@ use crate::pods::spec;
 use crate::runtime::{Record, State};
 use check::{Outcome, Target};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus, Probe};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -35,7 +35,17 @@ impl Probes {
     }
 
     /// Starts probing what runs now and stops probing what doesn't.
-    pub fn sync(&mut self, context: &Arc<Context>, pod: &Arc<Pod>, records: &[Record], ip: Option<IpAddr>) {
+    ///
+    /// What was said of a container that ran before this agent started (`last`) holds until its probes say otherwise: an
+    /// agent's restart makes nobody unready.
+    pub fn sync(
+        &mut self,
+        context: &Arc<Context>,
+        pod: &Arc<Pod>,
+        records: &[Record],
+        last: &PodStatus,
+        ip: Option<IpAddr>,
+    ) {
         let running: Vec<&Record> = records.iter().filter(|r| r.is_running() && !r.name.is_empty()).collect();
         self.tasks.retain(|id, _| running.iter().any(|r| &r.id == id));
         self.health.lock().retain(|id, _| running.iter().any(|r| &r.id == id));
@@ -46,8 +56,9 @@ impl Probes {
             let Some((container, _)) = spec::containers(pod).find(|(c, _)| c.name == record.name) else { continue };
             let probed = context.runtime.is_real();
             let has = |probe: &Option<Probe>| probed && probe.is_some();
-            let started = !has(&container.startup_probe);
-            let ready = started && !has(&container.readiness_probe);
+            let told = told(last, record);
+            let started = !has(&container.startup_probe) || told.is_some_and(|s| s.started == Some(true));
+            let ready = started && (!has(&container.readiness_probe) || told.is_some_and(|s| s.ready));
             self.health.lock().insert(record.id.clone(), Health { started, ready, failed: None });
             if has(&container.startup_probe) || has(&container.readiness_probe) || has(&container.liveness_probe) {
                 let prober = Prober {
@@ -72,6 +83,12 @@ impl Probes {
     pub fn stop(&mut self) {
         self.tasks.clear();
     }
+}
+
+/// What the last status said of this very container.
+fn told<'a>(last: &'a PodStatus, record: &Record) -> Option<&'a ContainerStatus> {
+    let all = last.container_statuses.iter().chain(&last.init_container_statuses).flatten();
+    all.into_iter().find(|s| s.container_id.as_ref().is_some_and(|id| id.ends_with(&record.id)))
 }
 
 struct Prober {
@@ -107,7 +124,9 @@ impl Prober {
             State::Running { started_at, .. } => started_at,
             _ => Timestamp::now(),
         };
+        let started = self.health.lock().get(&self.record.id).is_some_and(|h| h.started);
         if let Some(probe) = &self.container.startup_probe
+            && !started
             && !self.until(Kind::Startup, probe, since, |v| v == Verdict::Success).await
         {
             return;

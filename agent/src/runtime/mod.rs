@@ -157,16 +157,31 @@ pub struct Mount {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Security {
-    pub user: Option<i64>,
-    pub group: Option<i64>,
+    /// `user[:group]`; without it the image's own.
+    pub user: Option<String>,
     pub supplemental_groups: Vec<i64>,
     pub privileged: bool,
     pub read_only_root: bool,
     pub no_new_privileges: bool,
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
-    /// `Unconfined`, `RuntimeDefault` or `Localhost:<profile path>`.
-    pub seccomp: Option<String>,
+    pub seccomp: Seccomp,
+    /// A profile's name or `unconfined`; without it the runtime's own.
+    pub app_armor: Option<String>,
+    /// `user:…`, `role:…`, `type:…`, `level:…`.
+    pub se_linux: Vec<String>,
+    /// The parts of /proc that runtimes hide are shown.
+    pub unmasked_proc: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Also for who says nothing: safe by default.
+    #[default]
+    RuntimeDefault,
+    Unconfined,
+    /// A profile as JSON.
+    Profile(String),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,10 +1,11 @@
 //! Volumes: folders and files on the node that are mounted into a pod's containers.
 //!
 //! Layout of a pod's folder: `volumes/<name>/` for each volume, `etc/hosts` and `etc/resolv.conf` as all its containers
-//! see them, `containers/<name>/<attempt>` for termination messages.
+//! see them, `containers/<name>/<attempt>` for termination messages, `subpaths/<container>/<n>` for parts of volumes.
 
 pub mod content;
 mod etc;
+mod sub_path;
 pub mod token;
 pub mod writer;
 
@@ -19,6 +20,7 @@ use longshore_api::quantity::Quantity;
 use nix::mount::{MntFlags, MsFlags};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -139,7 +141,7 @@ pub fn mounts(
     let dir = context.pod_dir(spec::uid(pod));
     let mut mounts = Vec::new();
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
-    for mount in container.volume_mounts.iter().flatten() {
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let volume = volumes.iter().find(|v| v.name == mount.name).ok_or_else(|| {
             format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name)
         })?;
@@ -152,7 +154,21 @@ pub fn mounts(
             (_, Some(expression)) if !expression.is_empty() => environment::expand(expression, &env.values),
             _ => String::new(),
         };
-        let source = if sub.is_empty() { root } else { below(&root, &sub)? };
+        if mount.recursive_read_only.as_deref() == Some("Enabled") {
+            return Err(format!(
+                "failed to resolve recursive read-only mode: volume {:?} requested recursive read-only mount, but it is not supported by the runtime",
+                mount.name
+            ));
+        }
+        let source = match sub.is_empty() {
+            true => root,
+            false => {
+                let at = dir.join("subpaths").join(&container.name).join(index.to_string());
+                sub_path::bind(&root, &sub, &at)
+                    .map_err(|e| format!("failed to prepare subPath for volumeMount {:?}: {e}", mount.name))?;
+                at
+            }
+        };
         let read_only = mount.read_only == Some(true) || !(volume.empty_dir.is_some() || volume.host_path.is_some());
         mounts.push(Mount {
             source,
@@ -175,23 +191,6 @@ pub fn mounts(
         mounts.push(Mount { source, target: target.to_owned(), read_only: false, propagation: None });
     }
     Ok(mounts)
-}
-
-/// A path below a volume, made as a folder where it isn't there; links may not lead out of the volume.
-fn below(root: &Path, sub: &str) -> Result<PathBuf, String> {
-    if Path::new(sub).is_absolute() || sub.split('/').any(|part| part == "..") {
-        return Err(format!("subPath \"{sub}\" must be a relative path without '..'"));
-    }
-    let path = root.join(sub);
-    if !path.exists() {
-        fs::create_dir_all(&path).map_err(|e| format!("failed to create subPath directory \"{sub}\": {e}"))?;
-        let _ = fs::metadata(root).and_then(|m| fs::set_permissions(&path, m.permissions()));
-    }
-    let (real, root) = (path.canonicalize(), root.canonicalize());
-    match (real, root) {
-        (Ok(real), Ok(root)) if real.starts_with(&root) => Ok(real),
-        _ => Err(format!("subPath \"{sub}\" leads out of its volume")),
-    }
 }
 
 fn termination_path(container: &Container) -> &str {
@@ -237,11 +236,16 @@ pub fn teardown(context: &Context, pod: &Pod) -> io::Result<()> {
     remove(&context.pod_dir(spec::uid(pod)))
 }
 
+/// Invariant: nothing is removed while something is mounted below, or it would be what others keep there that goes.
 pub fn remove(dir: &Path) -> io::Result<()> {
+    let dir = &match dir.canonicalize() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
     let mounted: Vec<PathBuf> = fs::read_to_string("/proc/self/mountinfo")?
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
+        .map(unescape)
         .filter(|at| at.starts_with(dir))
         .collect();
     for at in mounted.iter().rev() {
@@ -253,20 +257,34 @@ pub fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// A path as the kernel writes it into `mountinfo`: blanks and backslashes as octal numbers.
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| first == b'\\').and_then(|d| std::str::from_utf8(d).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sub_paths_stay_inside_their_volume() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("volume");
-        fs::create_dir(&root).unwrap();
-        std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
-        assert_eq!(below(&root, "a/b").unwrap(), root.canonicalize().unwrap().join("a/b"));
-        for sub in ["../x", "/etc", "out", "a/../../x"] {
-            assert!(below(&root, sub).is_err(), "{sub}");
-        }
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        assert_eq!(unescape(r"/a\040b\134c"), Path::new(r"/a b\c"));
+        assert_eq!(unescape(r"/plain\9"), Path::new(r"/plain\9"));
     }
 
     #[test]

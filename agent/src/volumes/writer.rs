@@ -21,14 +21,16 @@ pub type Payload = BTreeMap<String, File>;
 const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
 
-/// Brings `dir` to `payload`; false when it was so already. `group`: the owner group of everything (`fsGroup`).
+/// Brings `dir` to `payload`; false when it was so already. `group`: the owner group of everything (`fsGroup`), which may
+/// read all of it.
 pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bool> {
     for path in payload.keys() {
         check(path)?;
     }
     let data = dir.join(DATA);
     let old = fs::read_link(&data).ok();
-    if old.is_some() && is_same(&data, payload) {
+    let mode = |file: &File| (file.mode & 0o7777) | if group.is_some() { 0o440 } else { 0 };
+    if old.is_some() && is_same(&data, payload, &mode) {
         return Ok(false);
     }
     let stamp = (0..100)
@@ -45,7 +47,7 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bo
         let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
         out.write_all(&file.content)?;
         // Set explicitly: the process's umask has no say here.
-        out.set_permissions(fs::Permissions::from_mode(file.mode & 0o7777))?;
+        out.set_permissions(fs::Permissions::from_mode(mode(file)))?;
         if let Some(group) = group {
             chown(&target, None, Some(group))?;
         }
@@ -84,7 +86,7 @@ fn check(path: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn is_same(data: &Path, payload: &Payload) -> bool {
+fn is_same(data: &Path, payload: &Payload, mode: &dyn Fn(&File) -> u32) -> bool {
     fn count(dir: &Path) -> usize {
         let Ok(entries) = fs::read_dir(dir) else { return 0 };
         entries.flatten().map(|e| if e.path().is_dir() { count(&e.path()) } else { 1 }).sum()
@@ -92,7 +94,7 @@ fn is_same(data: &Path, payload: &Payload) -> bool {
     payload.iter().all(|(path, file)| {
         let path = data.join(path);
         fs::read(&path).is_ok_and(|content| content == file.content)
-            && fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o7777 == file.mode & 0o7777)
+            && fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o7777 == mode(file))
     }) && count(data) == payload.len()
 }
 
@@ -130,6 +132,16 @@ mod tests {
         assert!(!dir.join(first).exists(), "the old set is gone");
         assert!(write(dir, &payload(&[]), None).unwrap());
         assert_eq!(names(dir), ["..data"]);
+    }
+
+    #[test]
+    fn a_group_may_read_what_is_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = nix::unistd::getgid().as_raw();
+        let secret = Payload::from([("key".to_owned(), File { content: b"s".to_vec(), mode: 0o400 })]);
+        assert!(write(dir.path(), &secret, Some(group)).unwrap());
+        assert_eq!(fs::metadata(dir.path().join("key")).unwrap().permissions().mode() & 0o7777, 0o440);
+        assert!(!write(dir.path(), &secret, Some(group)).unwrap());
     }
 
     #[test]

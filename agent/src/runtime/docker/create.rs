@@ -2,7 +2,7 @@
 
 use super::labels;
 use super::pause;
-use crate::runtime::{ContainerSpec, Owner, SandboxSpec, Security};
+use crate::runtime::{ContainerSpec, Owner, SandboxSpec, Seccomp, Security};
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum,
     MountType, RestartPolicy, RestartPolicyNameEnum,
@@ -71,6 +71,8 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
         cap_add: list(&spec.security.add_capabilities),
         cap_drop: list(&spec.security.drop_capabilities),
         security_opt: list(&security_options(&spec.security)),
+        masked_paths: spec.security.unmasked_proc.then(Vec::new),
+        readonly_paths: spec.security.unmasked_proc.then(Vec::new),
         group_add: list(&spec.security.supplemental_groups.iter().map(i64::to_string).collect::<Vec<_>>()),
         cpu_shares: resources.cpu_shares,
         cpu_period: resources.cpu_period,
@@ -91,7 +93,7 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin_once),
         tty: Some(spec.tty),
-        user: user(&spec.security),
+        user: spec.security.user.clone(),
         labels: Some(labels::of_container(owner, spec)),
         host_config: Some(host),
         // A pod's probes are the only health there is.
@@ -104,26 +106,19 @@ fn list(items: &[String]) -> Option<Vec<String>> {
     (!items.is_empty()).then(|| items.to_vec())
 }
 
-fn user(security: &Security) -> Option<String> {
-    match (security.user, security.group) {
-        (Some(user), Some(group)) => Some(format!("{user}:{group}")),
-        (Some(user), None) => Some(user.to_string()),
-        (None, Some(group)) => Some(format!("0:{group}")),
-        (None, None) => None,
-    }
-}
-
-/// Without a word about seccomp Docker's default profile holds, as with the kubelet's `seccompDefault`.
+/// Where nothing is said Docker's default profiles hold.
 fn security_options(security: &Security) -> Vec<String> {
     let mut options = Vec::new();
     if security.no_new_privileges {
         options.push("no-new-privileges:true".to_owned());
     }
-    match security.seccomp.as_deref() {
-        Some("Unconfined") => options.push("seccomp=unconfined".to_owned()),
-        Some(profile) => options.extend(profile.strip_prefix("Localhost:").map(|p| format!("seccomp={p}"))),
-        None => {}
+    match &security.seccomp {
+        Seccomp::RuntimeDefault => {}
+        Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(json) => options.push(format!("seccomp={json}")),
     }
+    options.extend(security.app_armor.iter().map(|profile| format!("apparmor={profile}")));
+    options.extend(security.se_linux.iter().map(|label| format!("label={label}")));
     options
 }
 
@@ -178,15 +173,24 @@ mod tests {
     }
 
     #[test]
-    fn users_and_security_options_as_docker_writes_them() {
-        let mut security = Security { user: Some(7), ..Default::default() };
-        assert_eq!(user(&security).as_deref(), Some("7"));
-        security.group = Some(8);
-        assert_eq!(user(&security).as_deref(), Some("7:8"));
-        security.no_new_privileges = true;
-        security.seccomp = Some("Unconfined".into());
-        assert_eq!(security_options(&security), ["no-new-privileges:true", "seccomp=unconfined"]);
-        security.seccomp = Some("RuntimeDefault".into());
+    fn security_options_as_docker_writes_them() {
+        let mut security = Security { no_new_privileges: true, ..Default::default() };
         assert_eq!(security_options(&security), ["no-new-privileges:true"]);
+        security.seccomp = Seccomp::Unconfined;
+        security.app_armor = Some("mine".into());
+        security.se_linux = vec!["level:s0".into()];
+        let all = ["no-new-privileges:true", "seccomp=unconfined", "apparmor=mine", "label=level:s0"];
+        assert_eq!(security_options(&security), all);
+        security = Security { seccomp: Seccomp::Profile("{}".into()), ..Default::default() };
+        assert_eq!(security_options(&security), ["seccomp={}"]);
+    }
+
+    #[test]
+    fn an_unmasked_proc_hides_nothing() {
+        let mut spec = ContainerSpec::default();
+        assert_eq!(container(&owner(), &spec).host_config.unwrap().masked_paths, None);
+        spec.security.unmasked_proc = true;
+        let host = container(&owner(), &spec).host_config.unwrap();
+        assert_eq!((host.masked_paths, host.readonly_paths), (Some(vec![]), Some(vec![])));
     }
 }

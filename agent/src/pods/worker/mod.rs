@@ -1,0 +1,343 @@
+//! One pod's worker: looks, plans, acts, says; again and again until the pod is gone.
+//!
+//! All decisions are [`super::plan`]'s. What a failed step means is written into [`Memory`], from where the next plan and
+//! the status read it.
+
+mod look;
+mod start;
+mod stop;
+mod volumes;
+
+use super::admission::{self, Refusal};
+use super::plan::{self, Ending, Input, Memory, Plan, Step};
+use super::pulls::Pulls;
+use super::{desired, environment, spec, status};
+use crate::node::context::Context;
+use crate::probes::Probes;
+use crate::runtime::{Record, SandboxSpec};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// After a failure that no change will announce the end of.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// Looked at this often even when nothing is said: a deadline, a lost event.
+const IDLE: Duration = Duration::from_secs(60);
+/// Until a status is said again that the server didn't take.
+const UNSAID: Duration = Duration::from_secs(3);
+
+#[derive(Clone)]
+pub struct Wanted {
+    pub pod: Arc<Pod>,
+    /// The object is gone from the server.
+    pub removed: bool,
+}
+
+pub struct Worker {
+    context: Arc<Context>,
+    wanted: watch::Receiver<Wanted>,
+    wake: Arc<Notify>,
+    memory: Memory,
+    probes: Probes,
+    pulls: Pulls,
+    volumes: volumes::Freshness,
+    findings: look::Findings,
+    hooks: stop::Hooks,
+    refusal: Option<Refusal>,
+    ips: Vec<IpAddr>,
+    /// What the server has last accepted.
+    said: PodStatus,
+    last: PodStatus,
+    unsaid: bool,
+}
+
+impl Worker {
+    pub fn new(context: Arc<Context>, wanted: watch::Receiver<Wanted>, wake: Arc<Notify>) -> Self {
+        let said = wanted.borrow().pod.status.clone().unwrap_or_default();
+        Self {
+            context,
+            wanted,
+            memory: remembered(&said),
+            probes: Probes::new(wake.clone()),
+            wake,
+            pulls: Pulls::default(),
+            volumes: volumes::Freshness::default(),
+            findings: look::Findings::default(),
+            hooks: stop::Hooks::default(),
+            refusal: None,
+            ips: Vec::new(),
+            last: said.clone(),
+            said,
+            unsaid: false,
+        }
+    }
+
+    /// Ends when the pod's object is gone and nothing of it runs.
+    pub async fn run(mut self) {
+        loop {
+            let Wanted { pod, removed } = self.wanted.borrow_and_update().clone();
+            let now = Timestamp::now();
+            let records = match self.context.runtime.containers(Some(spec::uid(&pod))).await {
+                Ok(records) => records,
+                Err(e) => {
+                    tracing::warn!(pod = spec::name(&pod), error = %e, "the pod's containers are not known");
+                    self.pause(Some(Duration::from_secs(2))).await;
+                    continue;
+                }
+            };
+            self.look(&pod, &records).await;
+            let ending = self.ending(&pod, removed, &records, now);
+            self.settle_pulls(&pod, now);
+            match ending {
+                Some(_) => self.probes.stop(),
+                None => {
+                    self.refresh_volumes(&pod, &records, now).await;
+                    let ip = self.addresses(&pod).first().copied();
+                    self.probes.sync(&self.context, &pod, &records, &self.last, ip);
+                }
+            }
+            let health = self.probes.health();
+            let input = Input { pod: &pod, records: &records, health: &health, memory: &self.memory, ending, now };
+            let plan = plan::plan(&input);
+            self.say(&pod, &records, &plan, ending, now).await;
+            if plan.finished && (removed || pod.metadata.deletion_timestamp.is_some()) {
+                if self.bury(&pod, &records, removed).await {
+                    return;
+                }
+                self.pause(Some(Duration::from_secs(2))).await;
+            } else if plan.steps.is_empty() {
+                let due = plan.wake_at.into_iter().chain(self.volumes.due()).min();
+                let until = due.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+                self.pause(until).await;
+            } else {
+                self.act(&pod, &records, plan.steps).await;
+            }
+        }
+    }
+
+    fn ending(&mut self, pod: &Pod, removed: bool, records: &[Record], now: Timestamp) -> Option<Ending> {
+        let deadline = pod.spec.as_ref().and_then(|s| s.active_deadline_seconds).zip(self.last.start_time.as_ref());
+        let ending = if removed || pod.metadata.deletion_timestamp.is_some() {
+            Some(Ending::Deleted { grace: stop::deletion_grace(pod) })
+        } else if spec::is_final(pod) {
+            Some(Ending::Finished)
+        } else if deadline.is_some_and(|(seconds, start)| now >= start.0 + SignedDuration::from_secs(seconds)) {
+            Some(Ending::DeadlineExceeded)
+        } else if self.is_refused(pod, records) {
+            Some(Ending::Refused)
+        } else {
+            None
+        };
+        if ending.is_some() {
+            self.memory.ending_since.get_or_insert(now);
+        }
+        ending
+    }
+
+    /// Asked before anything of the pod is there; what runs was admitted.
+    fn is_refused(&mut self, pod: &Pod, records: &[Record]) -> bool {
+        if self.refusal.is_none()
+            && records.is_empty()
+            && self.context.runtime.is_real()
+            && let Err(refusal) = admission::admit(pod, admission::Host::measure())
+        {
+            self.context.events.pod(pod, None, true, &refusal.reason, refusal.message.clone());
+            self.refusal = Some(refusal);
+        }
+        self.refusal.is_some()
+    }
+
+    /// Until something changes, or `limit` has passed.
+    async fn pause(&mut self, limit: Option<Duration>) {
+        let woken = async {
+            tokio::select! {
+                () = self.wake.notified() => {}
+                _ = self.wanted.changed() => {}
+            }
+        };
+        let longest = if self.unsaid { UNSAID } else { IDLE };
+        let _ = tokio::time::timeout(limit.unwrap_or(longest).min(longest), woken).await;
+    }
+
+    async fn say(&mut self, pod: &Pod, records: &[Record], plan: &Plan, ending: Option<Ending>, now: Timestamp) {
+        let hosts = self.context.machine.read().addresses.clone();
+        let health = self.probes.health();
+        let status = status::status(&status::Input {
+            pod,
+            last: &self.last,
+            records,
+            health: &health,
+            memory: &self.memory,
+            crash_loops: &plan.crash_loops,
+            messages: &self.findings.messages,
+            image_ids: &self.findings.image_ids,
+            ips: &self.ips,
+            host_ips: &hosts,
+            ending,
+            refusal: self.refusal.as_ref().filter(|_| ending == Some(Ending::Refused)),
+            finished: plan.finished,
+            now,
+        });
+        self.last = status;
+        self.context.pods.said(spec::uid(pod), &self.last);
+        let Some(patch) = status::patch(spec::uid(pod), &self.said, &self.last) else {
+            self.unsaid = false;
+            return;
+        };
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), spec::namespace(pod));
+        let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
+        let write = api.patch_status(spec::name(pod), &params, &patch);
+        self.unsaid = match tokio::time::timeout(Duration::from_secs(5), write).await {
+            Ok(Ok(_)) => false,
+            // Another pod has the name by now, or none: there is nobody to tell.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => false,
+            Ok(Err(e)) => {
+                tracing::debug!(pod = spec::name(pod), error = %e, "a status was not written");
+                true
+            }
+            Err(_) => true,
+        };
+        if !self.unsaid {
+            self.said = self.last.clone();
+        }
+    }
+
+    /// Removes what is left and confirms the deletion; true when the pod is gone for good.
+    async fn bury(&mut self, pod: &Pod, records: &[Record], removed: bool) -> bool {
+        for record in records {
+            if self.context.runtime.remove(&record.id).await.is_err() {
+                return false;
+            }
+        }
+        let uid = spec::uid(pod);
+        if let Err(error) = self.context.network.detach(uid).await {
+            tracing::warn!(pod = spec::name(pod), %error, "a pod's address was not given back");
+            return false;
+        }
+        if let Err(error) = crate::volumes::teardown(&self.context, pod) {
+            tracing::warn!(pod = spec::name(pod), %error, "a pod's volumes were not removed");
+            return false;
+        }
+        self.context.references.unsubscribe(uid);
+        if !removed {
+            let api: Api<Pod> = Api::namespaced(self.context.client.clone(), spec::namespace(pod));
+            let params = DeleteParams {
+                grace_period_seconds: Some(0),
+                preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+                ..Default::default()
+            };
+            match api.delete(spec::name(pod), &params).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(_) => return false,
+            }
+        }
+        let _ = std::fs::remove_file(desired::pod_file(&self.context.data_dir, uid));
+        self.context.pods.gone(uid);
+        true
+    }
+
+    async fn act(&mut self, pod: &Arc<Pod>, records: &[Record], steps: Vec<Step>) {
+        if !self.kill(pod, records, &steps).await {
+            return;
+        }
+        for step in steps {
+            let done = match step {
+                Step::Kill { .. } => Ok(()),
+                Step::Prepare => self.prepare_volumes(pod).await,
+                Step::RunSandbox { attempt } => self.run_sandbox(pod, attempt).await,
+                Step::Network { sandbox } => self.network(pod, records, &sandbox).await,
+                Step::Start { name, init, attempt } => self.start(pod, records, &name, init, attempt).await,
+                Step::StopSandbox { id } => {
+                    self.context.runtime.stop(&id, Duration::ZERO).await.map_err(|e| e.to_string())
+                }
+                Step::Remove { id } => self.remove(pod, records, &id).await,
+            };
+            if let Err(message) = done {
+                tracing::warn!(pod = spec::name(pod), %message, "a step failed");
+                self.memory.sandbox_retry_at = Some(Timestamp::now() + RETRY);
+                self.pause(Some(Duration::from_secs(2))).await;
+                return;
+            }
+        }
+    }
+
+    /// The pod's addresses: its own, or the host's where it shares the host's network.
+    fn addresses(&self, pod: &Pod) -> Vec<IpAddr> {
+        match spec::host_network(pod) {
+            true => self.context.machine.read().addresses.clone(),
+            false => self.ips.clone(),
+        }
+    }
+
+    fn facts(&self, pod: &Pod) -> environment::Facts {
+        let ips = self.addresses(pod);
+        let machine = self.context.machine.read();
+        let join = |ips: &[IpAddr]| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+        environment::Facts {
+            node_name: self.context.name.clone(),
+            host_ip: machine.addresses.first().map(IpAddr::to_string).unwrap_or_default(),
+            host_ips: join(&machine.addresses),
+            pod_ip: ips.first().map(IpAddr::to_string).unwrap_or_default(),
+            pod_ips: join(&ips),
+            cpu_milli: machine.cpu_milli,
+            memory: machine.memory,
+        }
+    }
+
+    async fn run_sandbox(&mut self, pod: &Pod, attempt: u32) -> Result<(), String> {
+        let pod_spec = pod.spec.clone().unwrap_or_default();
+        let sysctls = pod_spec.security_context.and_then(|s| s.sysctls).unwrap_or_default();
+        let sandbox = SandboxSpec {
+            pod_uid: spec::uid(pod).into(),
+            pod_namespace: spec::namespace(pod).into(),
+            pod_name: spec::name(pod).into(),
+            attempt,
+            hostname: crate::volumes::hostname(pod),
+            host_network: spec::host_network(pod),
+            host_ipc: pod_spec.host_ipc == Some(true),
+            host_pid: pod_spec.host_pid == Some(true),
+            cgroup_parent: None,
+            sysctls: sysctls.into_iter().map(|s| (s.name.replace('/', "."), s.value)).collect(),
+        };
+        let run = match admission::sandbox(pod) {
+            Ok(()) => {
+                self.memory.attempts.insert(String::new(), attempt + 1);
+                self.context.runtime.run_sandbox(&sandbox).await.map(drop).map_err(|e| e.to_string())
+            }
+            Err(why) => Err(why),
+        };
+        run.map_err(|why| {
+            let message = format!("Failed to create pod sandbox: {why}");
+            self.context.events.pod(pod, None, true, "FailedCreatePodSandBox", message.clone());
+            message
+        })
+    }
+
+    async fn network(&mut self, pod: &Pod, records: &[Record], sandbox: &str) -> Result<(), String> {
+        if !spec::host_network(pod) {
+            let record = records.iter().find(|r| r.id == sandbox);
+            let netns = record.and_then(Record::netns).unwrap_or_default();
+            self.ips = self.context.network.attach(spec::uid(pod), netns).await.map_err(|e| e.to_string())?;
+        }
+        if self.context.runtime.is_real() {
+            crate::volumes::write_etc(&self.context, pod, &self.ips).map_err(|e| e.to_string())?;
+        }
+        self.memory.networked = Some(sandbox.to_owned());
+        self.memory.sandbox_retry_at = None;
+        Ok(())
+    }
+}
+
+/// What an agent that starts again knows from the last status: how often each container was started, also where the
+/// containers themselves are gone.
+fn remembered(status: &PodStatus) -> Memory {
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let started = all.filter(|s| s.container_id.as_deref().is_some_and(|id| !id.is_empty()));
+    let attempts = started.map(|s| (s.name.clone(), u32::try_from(s.restart_count).unwrap_or(0))).collect();
+    Memory { attempts, ..Default::default() }
+}
