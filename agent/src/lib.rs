@@ -3,9 +3,11 @@
 //! Rooms: [`pods`] decides and acts, [`runtime`] runs containers, [`volumes`] and [`probes`] serve the pods,
 //! [`kubelet`] answers the server's requests, [`node`] keeps the Node object and wires all of it together.
 
+pub mod connection;
 pub mod kubelet;
 pub mod node;
 pub mod pods;
 pub mod probes;
 pub mod runtime;
+pub mod supervise;
 pub mod volumes;

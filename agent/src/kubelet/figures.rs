@@ -30,12 +30,13 @@ struct Figures {
 async fn containers(context: &Context) -> Vec<Figures> {
     let Ok(records) = context.runtime.containers(None).await else { return Vec::new() };
     let known = context.pods.all();
-    let running = known.iter().flat_map(|known| {
+    let newest = known.iter().flat_map(|known| {
         let uid = spec::uid(&known.pod);
         let of_pod: Vec<_> = records.iter().filter(|r| r.pod_uid == uid).cloned().collect();
         let newest = spec::containers(&known.pod).filter_map(|(c, _)| plan::latest(&of_pod, &c.name).cloned());
         newest.collect::<Vec<_>>()
     });
+    let running: Vec<_> = newest.collect();
     let asked = futures::stream::iter(running).map(|record| async move {
         let State::Running { started_at, .. } = record.state else { return None };
         let usage = context.runtime.usage(&record.id).await.ok()?;

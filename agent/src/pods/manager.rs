@@ -2,8 +2,10 @@
 
 use super::worker::{Wanted, Worker};
 use super::{desired, spec};
+use crate::connection::backoff::Backoff;
 use crate::node::context::Context;
-use crate::runtime::Change;
+use crate::runtime::{Change, Record};
+use crate::supervise::supervised;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
@@ -11,7 +13,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
 struct Entry {
@@ -28,9 +32,11 @@ pub async fn run(context: Arc<Context>) {
     }
     let api: Api<Pod> = Api::all(context.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", context.name));
-    let mut pods = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    let mut pods = std::pin::pin!(watcher::watcher(api, config).backoff(Backoff::watching()));
     let mut changes = context.runtime.changes();
     let mut listed = BTreeSet::new();
+    // Looked at once, as soon as the runtime answers and the server has said which pods there are.
+    let mut inherited = Inherited::default();
     loop {
         tokio::select! {
             event = pods.next() => match event {
@@ -45,6 +51,7 @@ pub async fn run(context: Arc<Context>) {
                 Some(Ok(Event::Delete(pod))) => removed(&entries, spec::uid(&pod)),
                 Some(Ok(Event::InitDone)) => {
                     entries.keys().filter(|uid| !listed.contains(*uid)).for_each(|uid| removed(&entries, uid));
+                    inherited.listed = true;
                 }
             },
             change = changes.next() => match change {
@@ -52,6 +59,7 @@ pub async fn run(context: Arc<Context>) {
                 Some(Change::Pod(uid)) => { entries.get(&uid).inspect(|e| e.wake.notify_one()); }
                 Some(Change::Relist) => entries.values().for_each(|e| e.wake.notify_one()),
             },
+            () = inherited.due() => inherited.look(&context, &entries).await,
         }
         entries.retain(|_, entry| !entry.task.is_finished());
     }
@@ -73,13 +81,77 @@ fn apply(context: &Arc<Context>, entries: &mut BTreeMap<String, Entry>, pod: Pod
     }
     let wake = Arc::new(Notify::new());
     let (sender, receiver) = watch::channel(wanted);
-    let worker = Worker::new(context.clone(), receiver, wake.clone());
-    let task = AbortOnDropHandle::new(tokio::spawn(worker.run()));
+    let worker = {
+        let (context, wake) = (context.clone(), wake.clone());
+        supervised("a pod's worker", move || Worker::new(context.clone(), receiver.clone(), wake.clone()).run())
+    };
+    let task = AbortOnDropHandle::new(tokio::spawn(worker));
     entries.insert(uid, Entry { wanted: sender, wake, task });
 }
 
 fn removed(entries: &BTreeMap<String, Entry>, uid: &str) {
     if let Some(entry) = entries.get(uid) {
         entry.wanted.send_modify(|wanted| wanted.removed = true);
+    }
+}
+
+/// What an earlier run of this agent left behind: addresses of pods that are no more, and containers that nobody wants
+/// any more (their pod was deleted while the agent was away and its note of it was lost).
+struct Inherited {
+    /// The server has said which pods this node has.
+    listed: bool,
+    addresses_done: bool,
+    done: bool,
+    /// Between two attempts while the runtime doesn't answer.
+    again: Interval,
+}
+
+impl Default for Inherited {
+    fn default() -> Self {
+        let mut again = tokio::time::interval(Duration::from_secs(2));
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { listed: false, addresses_done: false, done: false, again }
+    }
+}
+
+impl Inherited {
+    /// Never, while there is nothing to do.
+    async fn due(&mut self) {
+        match self.done || (self.addresses_done && !self.listed) {
+            true => std::future::pending().await,
+            false => drop(self.again.tick().await),
+        }
+    }
+
+    async fn look(&mut self, context: &Context, entries: &BTreeMap<String, Entry>) {
+        let Ok(records) = context.runtime.containers(None).await else { return };
+        if !self.addresses_done {
+            let running = records.iter().filter(|r| r.is_running()).map(|r| r.pod_uid.clone());
+            let pods: BTreeSet<String> = running.chain(entries.keys().cloned()).collect();
+            if let Err(error) = context.network.retain(pods.into_iter().collect()).await {
+                tracing::warn!(%error, "addresses of earlier pods were not given back");
+            }
+            self.addresses_done = true;
+        }
+        if self.listed {
+            for record in records.iter().filter(|r| !entries.contains_key(&r.pod_uid)) {
+                remove_unwanted(context, record).await;
+            }
+            self.done = true;
+        }
+    }
+}
+
+async fn remove_unwanted(context: &Context, record: &Record) {
+    tracing::warn!(pod = record.pod_name, container = record.name, "removing a container of a pod that is no more");
+    let removed = async {
+        context.runtime.stop(&record.id, Duration::from_secs(2)).await?;
+        context.runtime.remove(&record.id).await
+    };
+    if let Err(error) = removed.await {
+        tracing::warn!(%error, "a container of a pod that is no more was not removed");
+    }
+    if let Err(error) = context.network.detach(&record.pod_uid).await {
+        tracing::warn!(%error, "an address of a pod that is no more was not given back");
     }
 }

@@ -3,6 +3,7 @@
 //! One watch per object (with `metadata.name=…`), as the kubelet does it: a node may read what its pods name and never
 //! lists. The copies on disk (0600) let a node that starts while the server is away start its containers again.
 
+use crate::connection::backoff::Backoff;
 use crate::pods::desired;
 use crate::pods::services::Services;
 use futures::StreamExt;
@@ -184,7 +185,7 @@ where
 {
     let api: Api<K> = Api::namespaced(client, &key.namespace);
     watcher::watch_object(api, &key.name)
-        .default_backoff()
+        .backoff(Backoff::watching())
         .map(|next| match next {
             Ok(Some(object)) => serde_json::to_value(object).map(Some).map_err(|e| e.to_string()),
             Ok(None) => Ok(None),

@@ -218,7 +218,7 @@ pub struct ImageRecord {
     pub user: String,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Info {
     /// `docker`
     pub name: String,
