@@ -12,7 +12,8 @@ use std::str::FromStr;
 
 /// Where a machine becomes a node: [`Join`] in, [`Joined`] out.
 pub const JOIN_PATH: &str = "/node/v1/join";
-/// Where a credential is renewed before it expires: nothing in, [`Renewed`] out; authorized as the tunnel is.
+/// Where a credential is renewed before it expires (POST: nothing in, [`Renewed`] out), and given up for good (DELETE: 204;
+/// the identity ends, its Node object goes, the name is free). Authorized as the tunnel is.
 pub const CREDENTIAL_PATH: &str = "/node/v1/credential";
 /// Where the agent's WebSocket ends.
 pub const TUNNEL_PATH: &str = "/node/v1/tunnel";
@@ -27,7 +28,8 @@ pub const RAW_KUBERNETES_PATH: &str = "/node/v1/kubernetes";
 /// How far a proof's time may be off the server's clock, in seconds. An agent whose clock is further off takes the
 /// server's from the `Date` of the refusal.
 pub const PROOF_TOLERANCE_SECONDS: i64 = 120;
-/// The label that carries the node's id on its Node object and on its containers.
+/// The label that carries the node's id on its Node object and on its containers. On the Node the server writes it itself,
+/// whatever the node says: when the object is deleted, that identity ends.
 pub const NODE_ID_LABEL: &str = "longshore.dev/node-id";
 
 #[derive(Clone, Serialize, Deserialize)]

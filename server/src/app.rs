@@ -4,7 +4,7 @@ use crate::accounts::{self, Accounts};
 use crate::apiserver::{self, Api};
 use crate::cluster::Drivers;
 use crate::gateway::download::Downloads;
-use crate::gateway::{self, Gateway};
+use crate::gateway::{self, Departures, Gateway};
 use crate::page;
 use crate::process::serving::ServeError;
 use crate::resources::registry;
@@ -44,6 +44,7 @@ impl App {
         let gateway = Gateway::new();
         let api = Api::new(Arc::new(gateway.clone()), accounts.clone());
         store.on_load(Arc::new(Drivers::new(api.clone(), gateway.sessions().clone(), accounts.clone())));
+        store.on_load(Arc::new(Departures::new(accounts.clone(), gateway.sessions().clone())));
         let downloads = downloads.unwrap_or_else(beside_this_program);
         Ok(Self { store, accounts, gateway, api, pool, downloads })
     }
@@ -56,10 +57,12 @@ impl App {
             folder: self.downloads.clone(),
         };
         let api = apiserver::router(self.api.clone(), self.accounts.clone(), self.store.clone());
+        let (gateway, store) = (self.gateway.clone(), self.store.clone());
+        let agents = gateway::http::router(gateway, self.api.clone(), self.accounts.clone(), store, api.clone());
         Router::new()
             .merge(accounts::http::router(self.accounts.clone()))
             .merge(stream::router(self.accounts.clone(), api.clone()))
-            .merge(gateway::http::router(self.gateway.clone(), self.accounts.clone(), self.store.clone(), api.clone()))
+            .merge(agents)
             .merge(gateway::download::router(downloads))
             .route("/healthz", get(|| async { "ok" }))
             .route("/livez", get(|| async { "ok" }))

@@ -235,11 +235,6 @@ impl Accounts {
         records::node_is_good(&self.pool, cluster, node).await.map_err(unavailable)
     }
 
-    /// Takes a node's identity away: its credential buys nothing any more.
-    pub async fn revoke_node(&self, cluster: &ClusterId, node: &NodeId) -> Result<(), Status> {
-        records::revoke_node(&self.pool, cluster, node).await.map_err(unavailable)
-    }
-
     /// The keys of a cluster, made on first use; 404 when there is no such cluster.
     pub async fn cluster_keys(&self, cluster: &ClusterId) -> Result<Arc<ClusterKeys>, Status> {
         if let Some(keys) = self.clusters.lock().get(cluster) {

@@ -2,7 +2,7 @@
 
 use super::cluster_keys::{ClusterKeys, NODE_DAYS};
 use super::signing::NodeClaims;
-use super::{Accounts, Status};
+use super::{Accounts, Status, records, unavailable};
 use crate::gateway::{Member, Nodes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -61,6 +61,10 @@ impl Nodes for Accounts {
             let keys = self.cluster_keys(&member.cluster).await?;
             issue(&keys, &member.node, &member.name, &URL_SAFE_NO_PAD.encode(member.key))
         })
+    }
+
+    fn revoke<'a>(&'a self, cluster: &'a ClusterId, node: &'a NodeId) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move { records::revoke_node(&self.pool, cluster, node).await.map_err(unavailable) })
     }
 
     fn cluster_tls<'a>(&'a self, cluster: &'a ClusterId) -> BoxFuture<'a, Result<Arc<rustls::ServerConfig>, Status>> {

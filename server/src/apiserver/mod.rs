@@ -19,6 +19,7 @@ mod frames;
 mod heavy;
 pub mod metadata;
 pub mod negotiate;
+mod node_leases;
 pub mod node_proxy;
 mod node_restriction;
 mod node_scope;

@@ -6,8 +6,10 @@
 use axum::body::Body;
 use futures::future::BoxFuture;
 use http::{Request, Response};
+use jiff::Timestamp;
 use longshore_api::Status;
 use longshore_api::ids::ClusterId;
+use std::collections::BTreeMap;
 
 pub trait NodeProxy: Send + Sync + 'static {
     /// Sends `request` (origin-form path, no host needed) to the node's agent and answers with its response head as soon
@@ -20,6 +22,12 @@ pub trait NodeProxy: Send + Sync + 'static {
         node: &'a str,
         request: Request<Body>,
     ) -> BoxFuture<'a, Result<Response<Body>, Status>>;
+
+    /// When something last arrived from a node that has, or had, a tunnel here; none for one that never had.
+    fn contact(&self, cluster: &ClusterId, node: &str) -> Option<Timestamp>;
+
+    /// The same for all such nodes of the cluster, by name.
+    fn contacts(&self, cluster: &ClusterId) -> BTreeMap<String, Timestamp>;
 }
 
 /// For a server without agents: every node is out of reach.
@@ -34,5 +42,11 @@ impl NodeProxy for NoNodes {
     ) -> BoxFuture<'a, Result<Response<Body>, Status>> {
         let status = Status::unavailable(format!("node {node:?} is not connected"));
         Box::pin(async move { Err(status) })
+    }
+    fn contact(&self, _: &ClusterId, _: &str) -> Option<Timestamp> {
+        None
+    }
+    fn contacts(&self, _: &ClusterId) -> BTreeMap<String, Timestamp> {
+        BTreeMap::new()
     }
 }

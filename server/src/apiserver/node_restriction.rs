@@ -9,7 +9,8 @@ use super::metadata;
 use crate::accounts::{Identity, Who};
 use crate::resources::Resource;
 use longshore_api::Status;
-use serde_json::Value;
+use longshore_api::node::NODE_ID_LABEL;
+use serde_json::{Value, json};
 
 /// Labels that administrators use to keep workloads apart; a node may not touch them.
 const RESERVED_LABELS: &str = "node-restriction.kubernetes.io/";
@@ -48,6 +49,19 @@ pub fn check(
             refuse(format!("node {node:?} can only access node lease with the same name"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Writes into a node's own object which identity made it. It stands there whatever the node says: by it the identity ends
+/// when the object is deleted.
+pub fn identify(identity: &Identity, resource: &Resource, operation: Operation, subresource: &str, tree: &mut Value) {
+    let Who::Node { node, .. } = &identity.who else { return };
+    if resource.plural == "nodes" && subresource.is_empty() && operation != Operation::Delete {
+        let labels = metadata::of(tree).entry("labels").or_insert_with(|| json!({}));
+        if !labels.is_object() {
+            *labels = json!({});
+        }
+        labels[NODE_ID_LABEL] = node.as_str().into();
     }
 }
 

@@ -47,6 +47,9 @@ impl Api {
         name: &str,
         options: &GetOptions,
     ) -> Result<Arc<Object>, Status> {
+        if let Some(lease) = self.node_lease(cx, resource, namespace, name)? {
+            return Ok(lease);
+        }
         let key = api::key(resource, namespace, name);
         let found = match version(&options.resource_version)? {
             Some(Revision(0)) => cx.cluster.get_stale(&key).map_err(errors::store)?,
@@ -103,7 +106,20 @@ impl Api {
         })?;
         let r#continue = listing.next.as_ref().map(|key| write_continue(listing.revision, key)).unwrap_or_default();
         let remaining = listing.remaining.map(|n| n as u64).filter(|_| !r#continue.is_empty());
-        Ok(Page { meta: ListMeta { revision: listing.revision, r#continue, remaining }, items: listing.items })
+        let mut items = listing.items;
+        if r#continue.is_empty() {
+            let leases = self.node_leases(cx, resource, namespace)?.into_iter();
+            let asked = leases.filter(|lease| {
+                options.labels.matches(&lease.labels) && options.fields.matches(|field| lease.field(field))
+            });
+            for lease in asked {
+                match items.binary_search_by(|item| item.key.cmp(&lease.key)) {
+                    Ok(at) => items[at] = lease,
+                    Err(at) => items.insert(at, lease),
+                }
+            }
+        }
+        Ok(Page { meta: ListMeta { revision: listing.revision, r#continue, remaining }, items })
     }
 }
 

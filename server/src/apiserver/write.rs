@@ -349,6 +349,7 @@ impl Api {
         old: Option<&Value>,
         tree: &mut Value,
     ) -> Result<(), Status> {
+        super::node_restriction::identify(&cx.identity, kind, operation, subresource, tree);
         super::node_restriction::check(&cx.identity, kind, operation, subresource, old, tree)?;
         let admission = super::admission::Admission {
             cluster: &cx.cluster,

@@ -1,10 +1,12 @@
-//! `/node/v1/…` from outside: joining, renewing, and the WebSocket that becomes a tunnel. Whoever is refused is refused
+//! `/node/v1/…` from outside: joining, renewing, leaving, and the WebSocket that becomes a tunnel. Whoever is refused is refused
 //! before the upgrade, by a `Status`.
 
 use super::keeper::Keeper;
 use super::proof::{self, Seen};
 use super::session::Session;
 use super::{Gateway, Member, Nodes};
+use crate::apiserver::{Api, Context, DeleteOptions, GetOptions};
+use crate::resources::registry;
 use crate::store::Store;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::ws::WebSocketUpgrade;
@@ -16,7 +18,7 @@ use axum::{Json, Router};
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, StatusCode};
 use longshore_api::Status;
-use longshore_api::node::{CREDENTIAL_PATH, JOIN_PATH, Join, TUNNEL_PATH, TUNNEL_PROTOCOL};
+use longshore_api::node::{CREDENTIAL_PATH, JOIN_PATH, Join, NODE_ID_LABEL, TUNNEL_PATH, TUNNEL_PROTOCOL};
 use std::sync::Arc;
 
 /// A join is a token, a name and a key.
@@ -25,21 +27,22 @@ const LARGEST_BODY: usize = 16 * 1024;
 /// What the handlers rest on.
 struct Door {
     gateway: Gateway,
+    api: Api,
     nodes: Arc<dyn Nodes>,
     store: Store,
     keeper: Keeper,
     seen: Seen,
     /// The router of `/clusters/…`.
-    api: Router,
+    clusters: Router,
 }
 
-/// Everything below `/node/v1`. `api` is the router of `/clusters/…`, which also serves agents through their tunnels.
-pub fn router(gateway: Gateway, nodes: Arc<dyn Nodes>, store: Store, api: Router) -> Router {
+/// Everything below `/node/v1`. `clusters` is the router of `/clusters/…`, which serves agents through their tunnels, too.
+pub fn router(gateway: Gateway, api: Api, nodes: Arc<dyn Nodes>, store: Store, clusters: Router) -> Router {
     let keeper = Keeper::new(store.clone(), gateway.sessions().clone());
-    let door = Door { gateway, nodes, store, keeper, seen: Seen::default(), api };
+    let door = Door { gateway, api, nodes, store, keeper, seen: Seen::default(), clusters };
     Router::new()
         .route(JOIN_PATH, post(join))
-        .route(CREDENTIAL_PATH, post(renew))
+        .route(CREDENTIAL_PATH, post(renew).delete(leave))
         .route(TUNNEL_PATH, get(open))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(Arc::new(door))
@@ -80,6 +83,23 @@ async fn renew(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
     answer(StatusCode::OK, renewed.await)
 }
 
+/// A machine leaves for good: its identity ends, its Node object goes, its name is free.
+async fn leave(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
+    let left = async {
+        let (member, _) = door.judge(CREDENTIAL_PATH, &headers).await?;
+        let Member { cluster, node, name, .. } = &member;
+        door.nodes.revoke(cluster, node).await?;
+        door.gateway.sessions().revoke(cluster, node);
+        door.delete_node(&member).await?;
+        tracing::info!(%cluster, %node, "{name} left cluster {cluster}");
+        Ok(())
+    };
+    match left.await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(status) => refusal(status),
+    }
+}
+
 async fn open(
     State(door): State<Arc<Door>>,
     headers: HeaderMap,
@@ -98,8 +118,8 @@ async fn open(
     };
     match admitted.await {
         Ok((member, credential, upgrade)) => {
-            let (nodes, api) = (door.nodes.clone(), door.api.clone());
-            let session = Session { member, credential, nodes, api };
+            let (nodes, clusters) = (door.nodes.clone(), door.clusters.clone());
+            let session = Session { member, credential, nodes, clusters };
             upgrade
                 .max_message_size(longshore_tunnel::LONGEST_MESSAGE)
                 .max_frame_size(longshore_tunnel::LONGEST_MESSAGE)
@@ -110,6 +130,27 @@ async fn open(
 }
 
 impl Door {
+    /// Deletes the Node object of a member, unless another machine has it by now.
+    async fn delete_node(&self, member: &Member) -> Result<(), Status> {
+        let loaded = self.store.cluster(&member.cluster).await;
+        let cluster = loaded.map_err(|error| Status::unavailable(error.to_string()))?;
+        let nodes = registry().by_name("nodes").ok_or_else(|| Status::internal("there is no kind Node"))?;
+        let cx = Context::system(cluster, "node-controller", jiff::Timestamp::now());
+        let found = self.api.get(&cx, nodes, "", &member.name, &GetOptions::default()).await;
+        let deleted = match found {
+            Ok(object) if object.labels.get(NODE_ID_LABEL).is_some_and(|id| id == member.node.as_str()) => {
+                let options = DeleteOptions { uid: Some(object.uid.to_string()), ..DeleteOptions::default() };
+                self.api.delete(&cx, nodes, "", &member.name, &options).await.map(drop)
+            }
+            Ok(_) => Ok(()),
+            Err(status) => Err(status),
+        };
+        match deleted {
+            Err(status) if status.code != 404 && status.code != 409 => Err(status),
+            _ => Ok(()),
+        }
+    }
+
     async fn judge(&self, path: &str, headers: &HeaderMap) -> Result<(Member, String), Status> {
         let now = jiff::Timestamp::now().as_second();
         proof::judge(&*self.nodes, &self.seen, path, headers, now).await

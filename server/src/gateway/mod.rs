@@ -3,6 +3,7 @@
 //! - [`http`]: joining, renewing, and the WebSocket that becomes a tunnel; [`proof`] judges who opens one.
 //! - [`sessions`]: who is connected right now, and when each was last heard of; `session` is one of them, from its upgrade
 //!   to its end, and `keeper` keeps the clusters of connected nodes loaded.
+//! - [`Departures`]: whose Node object was deleted is cut off.
 //! - `inside`: what agents ask of us through their tunnels: their cluster's API as the node they are, and `kubernetes`, raw
 //!   bytes of a pod's connection to it.
 //! - `proxy`: requests to a node's kubelet API (logs, exec), as the API server's [`NodeProxy`].
@@ -12,6 +13,7 @@
 //!
 //! [`NodeProxy`]: crate::apiserver::node_proxy::NodeProxy
 
+mod departures;
 pub mod download;
 pub mod http;
 mod inside;
@@ -23,6 +25,7 @@ mod session;
 pub mod sessions;
 mod socket;
 
+pub use departures::Departures;
 use futures::future::BoxFuture;
 use longshore_api::Status;
 use longshore_api::ids::{ClusterId, NodeId};
@@ -51,6 +54,8 @@ pub trait Nodes: Send + Sync + 'static {
     fn verify<'a>(&'a self, credential: &'a str) -> BoxFuture<'a, Result<Member, Status>>;
     /// A fresh credential for a node that has just proven itself.
     fn renew<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Renewed, Status>>;
+    /// Takes a node's identity away: its credential buys nothing any more, and its name is free.
+    fn revoke<'a>(&'a self, cluster: &'a ClusterId, node: &'a NodeId) -> BoxFuture<'a, Result<(), Status>>;
     /// What the cluster's API server presents to its pods: names `kubernetes`, `kubernetes.default`, …, and the address of
     /// Service `kubernetes`; ALPN h2 and http/1.1.
     fn cluster_tls<'a>(&'a self, cluster: &'a ClusterId) -> BoxFuture<'a, Result<Arc<rustls::ServerConfig>, Status>>;

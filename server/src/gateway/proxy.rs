@@ -6,8 +6,10 @@ use axum::body::Body;
 use futures::future::BoxFuture;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
+use jiff::Timestamp;
 use longshore_api::Status;
 use longshore_api::ids::ClusterId;
+use std::collections::BTreeMap;
 
 impl NodeProxy for Gateway {
     /// Each request has a stream of its own, which ends with it: a client that goes away ends the node's work for it.
@@ -25,6 +27,14 @@ impl NodeProxy for Gateway {
             let response = longshore_tunnel::http::send(stream, request).await.map_err(|_| no_tunnel(node))?;
             Ok(response.map(Body::new))
         })
+    }
+
+    fn contact(&self, cluster: &ClusterId, node: &str) -> Option<Timestamp> {
+        self.sessions.contact(cluster, node).map(|contact| contact.last)
+    }
+
+    fn contacts(&self, cluster: &ClusterId) -> BTreeMap<String, Timestamp> {
+        self.sessions.contacts(cluster).into_iter().map(|(name, contact)| (name, contact.last)).collect()
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Session {
     pub credential: String,
     pub nodes: Arc<dyn Nodes>,
     /// The router of `/clusters/…`.
-    pub api: Router,
+    pub clusters: Router,
 }
 
 impl Session {
@@ -30,7 +30,7 @@ impl Session {
         sessions.attach(cluster, node, name, opener.clone());
         keeper.keep(cluster);
         tracing::info!(%cluster, %node, "node {name} of cluster {cluster} is connected");
-        let inside = Inside::new(&self.member, self.nodes.clone(), self.api.clone());
+        let inside = Inside::new(&self.member, self.nodes.clone(), self.clusters.clone());
         let why = tokio::select! {
             () = serve(incoming, inside) => opener.ended().await.to_string(),
             () = self.dismissed() => "its credential is no good any more".to_string(),

@@ -169,21 +169,16 @@ impl Sessions {
         connected.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Ends the session of an identity that was revoked.
+    /// Ends the session of an identity that was revoked, and forgets it.
     pub fn revoke(&self, cluster: &ClusterId, node: &NodeId) {
-        let clusters = self.0.lock();
-        for entry in clusters.get(cluster).iter().flat_map(|c| c.nodes.values()).filter(|e| e.node == *node) {
-            if let Some(opener) = &entry.opener {
-                opener.close();
-            }
-        }
-    }
-
-    /// Forgets a node whose object was deleted, unless it is connected.
-    pub fn forget(&self, cluster: &ClusterId, name: &str) {
         let mut clusters = self.0.lock();
         if let Some(known) = clusters.get_mut(cluster) {
-            known.nodes.retain(|n, entry| n != name || entry.opener.is_some());
+            for (_, entry) in known.nodes.extract_if(.., |_, entry| entry.node == *node) {
+                if let Some(opener) = entry.opener {
+                    opener.close();
+                }
+            }
+            known.changed();
         }
         self.sweep(&mut clusters, cluster);
     }

@@ -6,9 +6,11 @@ use http::Request;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use longshore_api::node::{
-    CREDENTIAL_PATH, JOIN_PATH, PROOF_TOLERANCE_SECONDS, RAW_KUBERNETES_PATH, RAW_KUBERNETES_PROTOCOL, TUNNEL_PATH,
+    CREDENTIAL_PATH, JOIN_PATH, NODE_ID_LABEL, PROOF_TOLERANCE_SECONDS, RAW_KUBERNETES_PATH, RAW_KUBERNETES_PROTOCOL,
+    TUNNEL_PATH,
 };
 use longshore_server::apiserver::NodeProxy;
+use longshore_server::gateway::Nodes;
 use longshore_tunnel::Ended;
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
@@ -129,10 +131,71 @@ async fn a_revoked_node_is_cut_off() {
     let tunnel = machine.tunnel().await;
     assert_eq!(tunnel.get(&format!("/clusters/{}/version", here.cluster())).await.status, 200);
     let node = &machine.joined.node;
-    here.app.accounts.revoke_node(here.cluster(), node).await.unwrap();
+    Nodes::revoke(&*here.app.accounts, here.cluster(), node).await.unwrap();
     here.app.gateway.sessions().revoke(here.cluster(), node);
     assert_eq!(tunnel.opener.ended().await, Ended::ClosedByPeer);
     assert_eq!(machine.refused(&machine.proof(TUNNEL_PATH, now())).await.refusal().0, 401);
+}
+
+fn own_node(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {NODE_ID_LABEL: "n-forged"}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_node_cuts_its_machine_off_and_frees_its_name() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let tunnel = machine.tunnel().await;
+    let made = tunnel.post(&format!("/clusters/{}/api/v1/nodes", here.cluster()), own_node("n1")).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    assert_eq!(
+        made.json()["metadata"]["labels"][NODE_ID_LABEL],
+        machine.joined.node.as_str(),
+        "whatever it says itself"
+    );
+    assert_eq!(here.api("DELETE", "/api/v1/nodes/n1", json!(null)).await.status, 200);
+    assert_eq!(tunnel.opener.ended().await, Ended::ClosedByPeer);
+    assert_eq!(machine.refused(&machine.proof(TUNNEL_PATH, now())).await.refusal().0, 401);
+    assert_ne!(here.join("n1").await.joined.node, machine.joined.node);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_leaves_takes_its_node_along() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let tunnel = machine.tunnel().await;
+    tunnel.post(&format!("/clusters/{}/api/v1/nodes", here.cluster()), own_node("n1")).await;
+    let leaving = machine.asking("DELETE", CREDENTIAL_PATH, &machine.proof(CREDENTIAL_PATH, now()));
+    assert_eq!(here.send(leaving).await.status, 204);
+    assert_eq!(tunnel.opener.ended().await, Ended::ClosedByPeer);
+    assert_eq!(here.api("GET", "/api/v1/nodes/n1", json!(null)).await.status, 404);
+    assert_eq!(machine.refused(&machine.proof(TUNNEL_PATH, now())).await.refusal().0, 401);
+    here.join("n1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connected_node_has_a_lease_that_nobody_writes() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let tunnel = machine.tunnel().await;
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    assert_eq!(here.api("GET", &format!("{lease}/n1"), json!(null)).await.status, 404, "no node, no lease");
+    let node = tunnel.post(&format!("/clusters/{}/api/v1/nodes", here.cluster()), own_node("n1")).await.json();
+    let read = here.api("GET", &format!("{lease}/n1"), json!(null)).await.json();
+    assert_eq!(read["spec"]["holderIdentity"], "n1");
+    assert_eq!(read["metadata"]["ownerReferences"][0]["uid"], node["metadata"]["uid"]);
+    let renewed: jiff::Timestamp = read["spec"]["renewTime"].as_str().unwrap().parse().unwrap();
+    assert!(jiff::Timestamp::now().duration_since(renewed).as_secs() < 20);
+    let names = |list: &Value| -> Vec<Value> {
+        list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].clone()).collect()
+    };
+    let list = here.api("GET", lease, json!(null)).await.json();
+    assert_eq!((names(&list), &list["items"][0]["metadata"]["uid"]), (vec![json!("n1")], &read["metadata"]["uid"]));
+    let all =
+        here.api("GET", "/apis/coordination.k8s.io/v1/leases?fieldSelector=metadata.name%3Dn1", json!(null)).await;
+    assert_eq!(names(&all.json()), ["n1"]);
+    let others = here.api("GET", &format!("{lease}?labelSelector=a%3Db"), json!(null)).await;
+    assert!(names(&others.json()).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

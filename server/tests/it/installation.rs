@@ -232,6 +232,12 @@ impl Connected {
         Answer::read(self.open(request).await).await
     }
 
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        let request = Request::post(path).header("host", "server").header("content-type", "application/json");
+        let request = request.body(Full::new(Bytes::from(body.to_string()))).expect("a request");
+        Answer::read(self.open(request).await).await
+    }
+
     pub async fn open(&self, request: Request<Full<Bytes>>) -> Response<Body> {
         let stream = self.opener.open().await.expect("a stream");
         longshore_tunnel::http::send(stream, request).await.expect("an answer")

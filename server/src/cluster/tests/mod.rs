@@ -1,5 +1,7 @@
 //! A whole cluster in memory: store, API, controllers and scheduler as they are, a pretended kubelet beside them.
 
+mod nodes;
+
 use super::*;
 use crate::apiserver::node_proxy::NoNodes;
 use crate::apiserver::patch::PatchKind;
@@ -30,6 +32,7 @@ impl RootCa for NoKeys {
 struct World {
     api: Api,
     cluster: Arc<Cluster>,
+    sessions: Sessions,
     _store: Store,
 }
 
@@ -41,10 +44,11 @@ impl World {
         let store = Store::in_memory();
         let api = Api::new(Arc::new(NoNodes), Arc::new(NoKeys));
         store.on_load(Arc::new(admission::Bootstrap));
-        store.on_load(Arc::new(Drivers::new(api.clone(), Sessions::default(), Arc::new(NoKeys))));
+        let sessions = Sessions::default();
+        store.on_load(Arc::new(Drivers::new(api.clone(), sessions.clone(), Arc::new(NoKeys))));
         let id = store.create_cluster(NewCluster::new(OrganizationId::new("o-test"), "test")).await.unwrap();
         let cluster = store.cluster(&id).await.unwrap();
-        let world = Self { api, cluster, _store: store };
+        let world = Self { api, cluster, sessions, _store: store };
         world.until("default has its account", |w| w.get("serviceaccounts", "default", "default").is_some()).await;
         world
     }
