@@ -1,10 +1,11 @@
 //! The kubelet's part on one machine: pods as Docker containers, over one outbound WebSocket.
 //!
-//! Rooms: [`pods`] decides and acts, [`runtime`] runs containers, [`volumes`] and [`probes`] serve the pods,
+//! Rooms: [`pods`] decides and acts, [`runtime`] runs containers, [`network`], [`volumes`] and [`probes`] serve the pods,
 //! [`kubelet`] answers the server's requests, [`node`] keeps the Node object and wires all of it together.
 
 pub mod connection;
 pub mod kubelet;
+pub mod network;
 pub mod node;
 pub mod pods;
 pub mod probes;

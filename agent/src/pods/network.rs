@@ -1,8 +1,10 @@
 //! What a pod wants from the network: an address in its own namespace. Made by [`crate::network`]; a fake in tests.
 
 use futures::future::BoxFuture;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use tokio::net::TcpStream;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
@@ -28,4 +30,7 @@ pub trait Network: Send + Sync + 'static {
     fn not_ready(&self) -> Option<String>;
     /// The cluster's name servers, as pods reach them; empty until there are any.
     fn dns_servers(&self) -> Vec<IpAddr>;
+    /// Connects as this node does to its cluster's pods and services: from inside the cluster's network, as the host may
+    /// have no route into it.
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>>;
 }

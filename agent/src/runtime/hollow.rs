@@ -5,9 +5,15 @@
 //! can't be run in them, and they have no logs.
 
 use super::*;
+use crate::network::{self, Addresses};
+use crate::pods::network::{Network, NetworkError};
 use futures::{FutureExt, StreamExt};
+use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use tokio::net::TcpStream;
 
 pub struct Hollow {
     containers: Mutex<BTreeMap<String, Record>>,
@@ -181,81 +187,50 @@ impl Runtime for Hollow {
     }
 }
 
-/// Addresses for pretended pods: the node's slice where it has one, counted through; nobody can reach them.
-pub struct HollowNetwork {
-    state: Mutex<Addresses>,
-}
-
+/// Addresses for pretended pods: of the node's slice; nobody can reach them.
 #[derive(Default)]
-struct Addresses {
-    base: Option<(u32, u32)>,
-    next: u32,
-    given: BTreeMap<String, std::net::Ipv4Addr>,
+pub struct HollowNetwork {
+    state: Mutex<(Option<Ipv4Net>, Addresses)>,
 }
 
-impl Default for HollowNetwork {
-    fn default() -> Self {
-        Self { state: Mutex::default() }
-    }
-}
-
-impl crate::pods::network::Network for HollowNetwork {
-    fn attach<'a>(
-        &'a self,
-        pod_uid: &'a str,
-        _netns: PathBuf,
-    ) -> BoxFuture<'a, Result<Vec<std::net::IpAddr>, crate::pods::network::NetworkError>> {
-        let mut state = self.state.lock();
-        let answer = match (state.given.get(pod_uid).copied(), state.base) {
-            (Some(ip), _) => Ok(vec![ip.into()]),
-            (None, None) => Err(crate::pods::network::NetworkError::NotReady("the node has no pod range yet".into())),
-            (None, Some((base, size))) => {
-                // The first two and the last are the network, its router and its broadcast address.
-                let usable = size.saturating_sub(3).max(1);
-                let free = (0..usable)
-                    .map(|n| std::net::Ipv4Addr::from(base + 2 + (state.next + n) % usable))
-                    .find(|ip| !state.given.values().any(|given| given == ip));
-                match free {
-                    Some(ip) => {
-                        state.next = (u32::from(ip) - base - 1) % usable;
-                        state.given.insert(pod_uid.to_owned(), ip);
-                        Ok(vec![ip.into()])
-                    }
-                    None => Err(crate::pods::network::NetworkError::Failed(
-                        "no address is free in the node's pod range".into(),
-                    )),
-                }
-            }
+impl Network for HollowNetwork {
+    fn attach<'a>(&'a self, pod_uid: &'a str, _netns: PathBuf) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>> {
+        let (slice, addresses) = &mut *self.state.lock();
+        let answer = match slice {
+            None => Err(NetworkError::NotReady("the node has no pod range yet".into())),
+            Some(slice) => match addresses.give(*slice, pod_uid) {
+                Some(ip) => Ok(vec![ip.into()]),
+                None => Err(NetworkError::Failed("no address is free in the node's pod range".into())),
+            },
         };
         async { answer }.boxed()
     }
 
-    fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), crate::pods::network::NetworkError>> {
-        self.state.lock().given.remove(pod_uid);
+    fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), NetworkError>> {
+        self.state.lock().1.take_back(pod_uid);
         async { Ok(()) }.boxed()
     }
 
-    fn retain<'a>(&'a self, pod_uids: Vec<String>) -> BoxFuture<'a, Result<(), crate::pods::network::NetworkError>> {
-        self.state.lock().given.retain(|uid, _| pod_uids.contains(uid));
+    fn retain<'a>(&'a self, pod_uids: Vec<String>) -> BoxFuture<'a, Result<(), NetworkError>> {
+        self.state.lock().1.retain(&pod_uids);
         async { Ok(()) }.boxed()
     }
 
     fn set_range(&self, pod_cidr: &str) {
-        let parsed = pod_cidr.split_once('/').and_then(|(ip, bits)| {
-            let ip: std::net::Ipv4Addr = ip.parse().ok()?;
-            let bits: u32 = bits.parse().ok().filter(|b| (1..=30).contains(b))?;
-            Some((u32::from(ip), 1u32 << (32 - bits)))
-        });
-        if parsed.is_some() {
-            self.state.lock().base = parsed;
+        if let Some(slice) = network::slice(pod_cidr) {
+            self.state.lock().0 = Some(slice);
         }
     }
 
     fn not_ready(&self) -> Option<String> {
-        self.state.lock().base.is_none().then(|| "the node has no pod range yet".into())
+        self.state.lock().0.is_none().then(|| "the node has no pod range yet".into())
     }
 
-    fn dns_servers(&self) -> Vec<std::net::IpAddr> {
+    fn dns_servers(&self) -> Vec<IpAddr> {
         Vec::new()
+    }
+
+    fn connect(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        async { Err(io::ErrorKind::ConnectionRefused.into()) }.boxed()
     }
 }

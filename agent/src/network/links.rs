@@ -1,0 +1,193 @@
+//! Cables and the bridge: idempotent, each step looks before it acts and mends what is there.
+//!
+//! ```text
+//! pod: eth0 ── pod-… ┐                                   ┌ the host's routes
+//! pod: eth0 ── pod-… ┴ pods (bridge, gateway) … uplink ──┴ ls-…
+//! ```
+
+use super::{Error, names};
+use ipnet::Ipv4Net;
+use nlink::netlink::link::{BridgeLink, DummyLink, VethLink};
+use nlink::netlink::messages::LinkMessage;
+use nlink::netlink::namespace::Netns;
+use nlink::netlink::route::Ipv4Route;
+use nlink::netlink::{Connection, Route};
+use std::net::{IpAddr, Ipv4Addr};
+
+pub const BRIDGE: &str = "pods";
+pub const UPLINK: &str = "uplink";
+/// Carries the addresses of services that this node answers itself.
+pub const SERVICES: &str = "services";
+/// What a pod sees.
+const ETH0: &str = "eth0";
+
+pub type Netlink = Connection<Route>;
+
+/// Both ends of the cable between host and namespace. One /31 of its own: the host's end is even.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Transfer(pub Ipv4Net);
+
+impl Transfer {
+    pub fn host(&self) -> Ipv4Addr {
+        self.0.network()
+    }
+    pub fn inside(&self) -> Ipv4Addr {
+        self.0.broadcast()
+    }
+}
+
+fn doing(what: &str) -> impl FnOnce(nlink::Error) -> Error {
+    let what = what.to_owned();
+    move |e| Error::netlink(&what, e)
+}
+
+async fn link(netlink: &Netlink, name: &str) -> Result<Option<LinkMessage>, Error> {
+    netlink.get_link_by_name(name).await.map_err(doing("look at an interface"))
+}
+
+/// Its first index, made by `make` when there is none of that name.
+async fn index(netlink: &Netlink, name: &str) -> Result<u32, Error> {
+    match link(netlink, name).await? {
+        Some(found) => Ok(found.ifindex()),
+        None => Err(Error::Gone(format!("interface {name}"))),
+    }
+}
+
+pub async fn bridge(inside: &Netlink, gateway: Ipv4Addr, slice: Ipv4Net, mtu: u32) -> Result<(), Error> {
+    let failed = || doing("make the pods' bridge");
+    if link(inside, BRIDGE).await?.is_none() {
+        inside.add_link(BridgeLink::new(BRIDGE).mtu(mtu).forward_delay_ms(0)).await.map_err(failed())?;
+    }
+    let index = index(inside, BRIDGE).await?;
+    only_address(inside, index, gateway, slice.prefix_len()).await?;
+    inside.set_link_up_by_index(index).await.map_err(failed())?;
+    inside.set_link_up("lo").await.map_err(failed())
+}
+
+/// Makes `wanted` the one IPv4 address of an interface.
+async fn only_address(netlink: &Netlink, index: u32, wanted: Ipv4Addr, prefix: u8) -> Result<(), Error> {
+    let failed = || doing("set an address");
+    let mut there = false;
+    for address in netlink.get_addresses_by_index(index).await.map_err(failed())? {
+        let Some(IpAddr::V4(ip)) = address.local().or(address.address()) else { continue };
+        if (*ip, address.prefix_len()) == (wanted, prefix) {
+            there = true;
+        } else {
+            netlink.del_address_by_index(index, (*ip).into(), address.prefix_len()).await.map_err(failed())?;
+        }
+    }
+    match there {
+        true => Ok(()),
+        false => netlink.add_address_by_index(index, wanted.into(), prefix).await.map_err(failed()),
+    }
+}
+
+/// The cable to the host, its addresses, and the way out of the namespace.
+pub async fn uplink(
+    inside: &Netlink,
+    host: &Netlink,
+    host_netns: &Netns,
+    names: &names::Names,
+    transfer: Transfer,
+    mtu: u32,
+) -> Result<(), Error> {
+    let failed = || doing("make the cable to the host");
+    let outer = names.uplink();
+    let (near, far) = (link(inside, UPLINK).await?, link(host, &outer).await?);
+    if !near.as_ref().zip(far.as_ref()).is_some_and(|(near, far)| is_pair(near, far)) {
+        inside.del_link_if_exists(UPLINK).await.map_err(failed())?;
+        host.del_link_if_exists(outer.as_str()).await.map_err(failed())?;
+        let cable = VethLink::new(UPLINK, &outer).mtu(mtu).peer_netns_fd(host_netns);
+        inside.add_link(cable).await.map_err(failed())?;
+        host.set_link_alias(outer.as_str(), &names.alias).await.map_err(failed())?;
+    }
+    let (near, far) = (index(inside, UPLINK).await?, index(host, &outer).await?);
+    only_address(inside, near, transfer.inside(), 31).await?;
+    only_address(host, far, transfer.host(), 31).await?;
+    inside.set_link_up_by_index(near).await.map_err(failed())?;
+    host.set_link_up_by_index(far).await.map_err(failed())?;
+    let way_out = Ipv4Route::default_route().gateway(transfer.host()).dev_index(near);
+    inside.replace_route(way_out).await.map_err(failed())
+}
+
+fn is_pair(one: &LinkMessage, other: &LinkMessage) -> bool {
+    one.link() == Some(other.ifindex()) && other.link() == Some(one.ifindex())
+}
+
+/// Lets the namespace answer for exactly these service addresses.
+pub async fn services(inside: &Netlink, addresses: &[Ipv4Addr]) -> Result<(), Error> {
+    let failed = || doing("set a service's address");
+    if link(inside, SERVICES).await?.is_none() {
+        inside.add_link(DummyLink::new(SERVICES)).await.map_err(failed())?;
+    }
+    let index = index(inside, SERVICES).await?;
+    inside.set_link_up_by_index(index).await.map_err(failed())?;
+    let mut missing = addresses.to_vec();
+    for address in inside.get_addresses_by_index(index).await.map_err(failed())? {
+        let Some(IpAddr::V4(ip)) = address.local().or(address.address()) else { continue };
+        match missing.iter().position(|wanted| wanted == ip) {
+            Some(at) => drop(missing.swap_remove(at)),
+            None => {
+                inside.del_address_by_index(index, (*ip).into(), address.prefix_len()).await.map_err(failed())?;
+            }
+        }
+    }
+    for ip in missing {
+        inside.add_address_by_index(index, ip.into(), 32).await.map_err(failed())?;
+    }
+    Ok(())
+}
+
+/// A pod's cable: `eth0` in its namespace with its address and the way out, the other end on the bridge.
+pub async fn attach(
+    inside: &Netlink,
+    pod: &Netns,
+    uid: &str,
+    address: Ipv4Addr,
+    slice: Ipv4Net,
+    mtu: u32,
+) -> Result<(), Error> {
+    let failed = || doing("connect a pod");
+    let in_pod = Netlink::new_in(pod).map_err(failed())?;
+    let name = names::pod_link(uid);
+    let (near, far) = (link(inside, &name).await?, link(&in_pod, ETH0).await?);
+    if !near.as_ref().zip(far.as_ref()).is_some_and(|(near, far)| is_pair(near, far)) {
+        inside.del_link_if_exists(name.as_str()).await.map_err(failed())?;
+        in_pod.del_link_if_exists(ETH0).await.map_err(failed())?;
+        let cable = VethLink::new(&name, ETH0).mtu(mtu).peer_address(hardware(address)).peer_netns_fd(pod);
+        inside.add_link(cable).await.map_err(failed())?;
+    }
+    let (near, far) = (index(inside, &name).await?, index(&in_pod, ETH0).await?);
+    inside.set_link_alias_by_index(near, uid).await.map_err(failed())?;
+    inside.set_link_master(near, BRIDGE).await.map_err(failed())?;
+    inside.set_link_up_by_index(near).await.map_err(failed())?;
+    in_pod.set_link_up("lo").await.map_err(failed())?;
+    only_address(&in_pod, far, address, slice.prefix_len()).await?;
+    in_pod.set_link_up_by_index(far).await.map_err(failed())?;
+    let way_out = Ipv4Route::default_route().gateway(super::addresses::gateway(slice)).dev_index(far);
+    in_pod.replace_route(way_out).await.map_err(failed())
+}
+
+/// Follows from the address, so that what others remember of an address stays right when its pod is made anew.
+fn hardware(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    // Locally administered, to one station.
+    [0x0a, 0x4c, a, b, c, d]
+}
+
+pub async fn detach(inside: &Netlink, uid: &str) -> Result<(), Error> {
+    inside.del_link_if_exists(names::pod_link(uid).as_str()).await.map(drop).map_err(doing("disconnect a pod"))
+}
+
+/// Takes away the cables of all other pods.
+pub async fn retain(inside: &Netlink, uids: &[String]) -> Result<(), Error> {
+    let failed = || doing("take away the cables of pods that are gone");
+    let kept: Vec<String> = uids.iter().map(|uid| names::pod_link(uid)).collect();
+    for found in inside.get_links().await.map_err(failed())? {
+        let name = found.name_or("");
+        if name.starts_with(names::POD_LINK) && !kept.iter().any(|k| k == name) {
+            inside.del_link_if_exists(name).await.map_err(failed())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! The pods' network on this machine: a network namespace of the cluster's own with a bridge inside, one cable from it to
+//! each pod and one to the host. Docker never routes pod traffic, and clusters with the same ranges share a host.
+//!
+//! Everything here carries the ids of cluster and node in its name ([`names`]), is made by steps that look before they
+//! act, and is looked at again with each pod and each minute: an agent that was killed anywhere in between goes on where
+//! it was, and what someone took away comes back. Intent is on disk before anything is made of it.
+
+mod addresses;
+mod firewall;
+mod host;
+mod iptables;
+mod links;
+mod names;
+mod namespace;
+
+pub use addresses::{Addresses, slice};
+
+use crate::pods::desired;
+use crate::pods::network::{Network, NetworkError};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ipnet::Ipv4Net;
+use links::{Netlink, Transfer};
+use longshore_api::ids::{ClusterId, NodeId};
+use nlink::netlink::namespace::Netns;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// How often it is looked at without a reason.
+const MENDED_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("could not {doing}: {source}")]
+    Netlink { doing: String, source: nlink::Error },
+    /// Someone took it away while we were at it; the next look makes it again.
+    #[error("{0} is gone")]
+    Gone(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    fn netlink(doing: &str, source: nlink::Error) -> Self {
+        Self::Netlink { doing: doing.to_owned(), source }
+    }
+}
+
+/// What is on disk.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    slice: Option<Ipv4Net>,
+    transfer: Option<Ipv4Net>,
+    addresses: Addresses,
+}
+
+/// The namespace as it was last looked at.
+#[derive(Clone)]
+struct Inside {
+    netns: Arc<Netns>,
+    netlink: Arc<Netlink>,
+    slice: Ipv4Net,
+    mtu: u32,
+}
+
+pub struct PodNetwork {
+    names: names::Names,
+    dir: PathBuf,
+    host: Netns,
+    slice: watch::Sender<Option<Ipv4Net>>,
+    /// Held by whoever changes something.
+    kept: tokio::sync::Mutex<Kept>,
+    inside: watch::Sender<Option<Inside>>,
+    trouble: Mutex<Option<String>>,
+    /// Whether the host's own route to the pods is someone else's; said once.
+    shadowed: Mutex<Option<bool>>,
+}
+
+impl PodNetwork {
+    /// Reads what is known from `data_dir`; makes nothing yet. The calling thread's network namespace is the host's.
+    pub fn open(cluster: &ClusterId, node: &NodeId, data_dir: &Path) -> Result<Arc<Self>, Error> {
+        let host = Netns::current().map_err(|e| Error::netlink("look at the host's network namespace", e))?;
+        Ok(Self::on(host, cluster, node, data_dir))
+    }
+
+    /// As [`PodNetwork::open`], on a host whose network namespace is `host`.
+    pub fn on(host: Netns, cluster: &ClusterId, node: &NodeId, data_dir: &Path) -> Arc<Self> {
+        let dir = data_dir.join("network");
+        let kept: Kept = desired::read(&dir.join("kept.json")).unwrap_or_default();
+        Arc::new(Self {
+            names: names::Names::new(cluster, node),
+            host,
+            slice: watch::Sender::new(kept.slice),
+            trouble: Mutex::new(kept.slice.is_none().then(|| "the node has no pod range yet".to_owned())),
+            kept: tokio::sync::Mutex::new(kept),
+            inside: watch::Sender::new(None),
+            shadowed: Mutex::default(),
+            dir,
+        })
+    }
+
+    /// Makes the network as soon as the node's slice is known and mends it from then on. Runs until it is dropped.
+    pub async fn keep(self: Arc<Self>) {
+        let mut slices = self.slice.subscribe();
+        loop {
+            if slices.borrow_and_update().is_some() {
+                // What is wrong is kept for the node's condition.
+                let _ = self.mend(&mut *self.kept.lock().await).await;
+            }
+            let _ = tokio::time::timeout(MENDED_EVERY, slices.changed()).await;
+        }
+    }
+
+    /// Takes everything away that this node has on its host, for good. Its pods are gone by then.
+    pub async fn teardown(&self) -> Result<(), Error> {
+        let mut kept = self.kept.lock().await;
+        self.slice.send_replace(None);
+        self.inside.send_replace(None);
+        *kept = Kept::default();
+        iptables::remove(&self.host, &self.names).await?;
+        firewall::remove(&self.host, &self.names).await?;
+        let failed = |e| Error::netlink("take away the cable to the host", e);
+        let host = Netlink::new_in(&self.host).map_err(failed)?;
+        host.del_link_if_exists(self.names.uplink().as_str()).await.map_err(failed)?;
+        namespace::remove(&self.namespace_file())?;
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::Failed(e.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    fn namespace_file(&self) -> PathBuf {
+        self.dir.join("netns")
+    }
+
+    fn keep_on_disk(&self, kept: &Kept) -> Result<(), Error> {
+        desired::write(&self.dir.join("kept.json"), kept)
+            .map_err(|e| Error::Failed(format!("the network's state could not be kept on disk: {e}")))
+    }
+
+    /// Brings everything but the pods' cables to what it should be.
+    async fn mend(&self, kept: &mut Kept) -> Result<Inside, NetworkError> {
+        let Some(slice) = *self.slice.borrow() else {
+            return Err(NetworkError::NotReady("the node has no pod range yet".into()));
+        };
+        let done = self.set_up(kept, slice).await;
+        let trouble = done.as_ref().err().map(ToString::to_string);
+        let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
+        match (done, trouble) {
+            (Ok(inside), _) => {
+                self.inside.send_replace(Some(inside.clone()));
+                Ok(inside)
+            }
+            (Err(_), why) => {
+                if before != why {
+                    tracing::error!(error = why, "the pods' network is not ready");
+                }
+                Err(NetworkError::NotReady(why.unwrap_or_default()))
+            }
+        }
+    }
+
+    async fn set_up(&self, kept: &mut Kept, slice: Ipv4Net) -> Result<Inside, Error> {
+        let reach = |e| Error::netlink("reach the kernel", e);
+        let host = Netlink::new_in(&self.host).map_err(reach)?;
+        let uplink = self.names.uplink();
+        let used = host::in_use(&host, &uplink).await?;
+        let transfer = host::transfer(&used, kept.transfer.map(Transfer), self.names.seed())
+            .ok_or_else(|| Error::Failed("no transfer range is free on the host".into()))?;
+        if (kept.slice, kept.transfer) != (Some(slice), Some(transfer.0)) {
+            (kept.slice, kept.transfer) = (Some(slice), Some(transfer.0));
+            self.keep_on_disk(kept)?;
+        }
+        let netns = namespace::open(&self.namespace_file())?;
+        let netlink = Netlink::new_in(&netns).map_err(reach)?;
+        let mtu = host::mtu(&host).await?;
+        firewall::inside(&netns, &self.names, slice).await?;
+        links::bridge(&netlink, addresses::gateway(slice), slice, mtu).await?;
+        firewall::on_host(&self.host, &self.names, transfer).await?;
+        links::uplink(&netlink, &host, &self.host, &self.names, transfer, mtu).await?;
+        let routed = host::route(&host, &used, &uplink, transfer, slice).await?;
+        if self.shadowed.lock().replace(!routed) != Some(!routed) && !routed {
+            tracing::warn!(range = %slice, "the host itself can't reach its pods: it has another route for their range");
+        }
+        host::forward(&self.host, &self.names)?;
+        if let Some(chain) = iptables::accept(&self.host, &self.names).await? {
+            tracing::debug!(chain, "the host's iptables lets packets of pods pass by a rule in its own chain");
+        }
+        Ok(Inside { netns: Arc::new(netns), netlink: Arc::new(netlink), slice, mtu })
+    }
+
+    async fn attach(&self, uid: &str, netns: &Path) -> Result<Vec<IpAddr>, NetworkError> {
+        let mut kept = self.kept.lock().await;
+        let inside = self.mend(&mut kept).await?;
+        let failed = |e: Error| NetworkError::Failed(e.to_string());
+        let pod = Netns::from_path(netns).map_err(|e| failed(Error::netlink("open a pod's network namespace", e)))?;
+        // A process number may have been given to someone else in the meantime.
+        let own = Netns::current().map_err(|e| failed(Error::netlink("look at the agent's network namespace", e)))?;
+        if [self.host.id(), own.id(), inside.netns.id()].contains(&pod.id()) {
+            return Err(NetworkError::Failed("the pod's network namespace is gone".into()));
+        }
+        let before = kept.addresses.of(uid);
+        let address = kept.addresses.give(inside.slice, uid).ok_or_else(|| {
+            NetworkError::Failed(format!("no address is free in the node's pod range {}", inside.slice))
+        })?;
+        if before != Some(address) {
+            self.keep_on_disk(&kept).map_err(failed)?;
+        }
+        links::attach(&inside.netlink, &pod, uid, address, inside.slice, inside.mtu).await.map_err(failed)?;
+        Ok(vec![address.into()])
+    }
+
+    async fn detach(&self, uid: &str) -> Result<(), Error> {
+        let mut kept = self.kept.lock().await;
+        let Some(inside) = self.existing()? else { return Ok(()) };
+        links::detach(&inside, uid).await?;
+        match kept.addresses.take_back(uid) {
+            Some(_) => self.keep_on_disk(&kept),
+            None => Ok(()),
+        }
+    }
+
+    async fn retain(&self, uids: &[String]) -> Result<(), Error> {
+        let mut kept = self.kept.lock().await;
+        let Some(inside) = self.existing()? else { return Ok(()) };
+        links::retain(&inside, uids).await?;
+        kept.addresses.retain(uids);
+        self.keep_on_disk(&kept)
+    }
+
+    /// The namespace, where there is one.
+    fn existing(&self) -> Result<Option<Netlink>, Error> {
+        let file = self.namespace_file();
+        if !nlink::netlink::namespace::is_namespace_path(&file) {
+            return Ok(None);
+        }
+        Netlink::new_in(file.as_path()).map(Some).map_err(|e| Error::netlink("open the cluster's network namespace", e))
+    }
+}
+
+impl Network for PodNetwork {
+    fn attach<'a>(&'a self, pod_uid: &'a str, netns: PathBuf) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>> {
+        async move { self.attach(pod_uid, &netns).await }.boxed()
+    }
+
+    fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), NetworkError>> {
+        async move { self.detach(pod_uid).await.map_err(|e| NetworkError::Failed(e.to_string())) }.boxed()
+    }
+
+    fn retain<'a>(&'a self, pod_uids: Vec<String>) -> BoxFuture<'a, Result<(), NetworkError>> {
+        async move { self.retain(&pod_uids).await.map_err(|e| NetworkError::Failed(e.to_string())) }.boxed()
+    }
+
+    fn set_range(&self, pod_cidr: &str) {
+        match slice(pod_cidr) {
+            None => *self.trouble.lock() = Some(format!("the node's pod range {pod_cidr:?} is of no use")),
+            wanted => drop(self.slice.send_if_modified(|now| std::mem::replace(now, wanted) != wanted)),
+        }
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        match &*self.trouble.lock() {
+            None if self.inside.borrow().is_none() => Some("the pods' network is being made".into()),
+            trouble => trouble.clone(),
+        }
+    }
+
+    fn dns_servers(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        async move {
+            let netns = self.inside.borrow().as_ref().map(|i| i.netns.clone());
+            let netns = netns.ok_or_else(|| io::Error::new(io::ErrorKind::NetworkUnreachable, "no pod network yet"))?;
+            namespace::connect(&netns, address).await
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,240 @@
+//! The pods' network in real namespaces.
+
+use crate::machine::{HOST, Machine, WORLD, call, echo, greeting, mounted_below, netlink, nft, run, serve};
+use longshore_agent::pods::network::{Network, NetworkError};
+use nlink::netlink::route::Ipv4Route;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+const SLICE: &str = "10.244.3.0/24";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn pods_reach_each_other_and_the_host_reaches_them() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    assert!(agent.not_ready().is_some(), "nothing is made yet");
+    let (a, a_ip) = machine.pod(&agent, "a").await;
+    let (b, b_ip) = machine.pod(&agent, "b").await;
+    assert_eq!((a_ip, b_ip), (ip("10.244.3.2"), ip("10.244.3.3")));
+    assert_eq!(agent.not_ready(), None);
+    serve(&b.netns, 8080);
+    let (mut stream, seen) = call(&a.netns, b_ip, 8080).await.unwrap();
+    assert_eq!(seen, a_ip, "no translation between pods");
+    assert_eq!(echo(&mut stream, "hello").await.unwrap(), "hello");
+    call(&b.netns, ip("127.0.0.1"), 8080).await.expect("a pod has a loopback interface");
+    call(&machine.host, b_ip, 8080).await.expect("the host has a route to its pods");
+    let probe = agent.connect(SocketAddr::new(b_ip, 8080)).await.unwrap();
+    assert_eq!(greeting(probe).await.unwrap().1, ip("10.244.3.1"), "probes come from the node's own address");
+}
+
+#[tokio::test]
+async fn what_pods_send_out_leaves_under_the_hosts_address() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    let (pod, _) = machine.pod(&agent, "a").await;
+    serve(&machine.world, 80);
+    serve(&machine.host, 22);
+    assert_eq!(call(&pod.netns, WORLD, 80).await.unwrap().1, IpAddr::from(HOST));
+    call(&pod.netns, HOST, 22).await.expect("a pod reaches its host");
+}
+
+#[tokio::test]
+async fn a_host_that_drops_forwarded_packets_lets_ours_pass() {
+    let machine = Machine::new().await;
+    run(&machine.host, "iptables", &["-P", "FORWARD", "DROP"]);
+    let before = run(&machine.host, "iptables", &["-S"]);
+    let agent = machine.agent("c-a", SLICE);
+    let (pod, _) = machine.pod(&agent, "a").await;
+    serve(&machine.world, 80);
+    call(&pod.netns, WORLD, 80).await.unwrap();
+    machine.pod(&agent, "b").await;
+    let rules = run(&machine.host, "iptables", &["-S", "FORWARD"]);
+    assert_eq!(rules.matches("-j ACCEPT").count(), 2, "once, however often it was looked at: {rules}");
+    run(&machine.host, "iptables", &["-F", "FORWARD"]);
+    machine.pod(&agent, "c").await;
+    call(&pod.netns, WORLD, 80).await.expect("mended");
+    agent.teardown().await.unwrap();
+    assert_eq!(run(&machine.host, "iptables", &["-S"]), before);
+}
+
+#[tokio::test]
+async fn two_clusters_with_one_range_share_a_host_and_not_each_others_pods() {
+    let machine = Machine::new().await;
+    let (one, two) = (machine.agent("c-a", SLICE), machine.agent("c-b", SLICE));
+    let (a, a_ip) = machine.pod(&one, "a").await;
+    let (a2, a2_ip) = machine.pod(&one, "a2").await;
+    let (b, b_ip) = machine.pod(&two, "b").await;
+    assert_eq!(a_ip, b_ip);
+    serve(&machine.world, 80);
+    serve(&a.netns, 8080);
+    for pod in [&a, &b] {
+        assert_eq!(call(&pod.netns, WORLD, 80).await.unwrap().1, IpAddr::from(HOST));
+    }
+    assert_eq!(call(&a2.netns, a_ip, 8080).await.unwrap().1, a2_ip);
+    serve(&a2.netns, 9090);
+    call(&machine.host, a2_ip, 9090).await.expect("the first cluster has the host's route");
+    assert!(call(&b.netns, a2_ip, 9090).await.is_err(), "another cluster's pod");
+    serve(&b.netns, 7070);
+    two.connect(SocketAddr::new(b_ip, 7070)).await.expect("the node reaches its pods from inside all the same");
+
+    // The same range in other clusters isn't the only way: a neighbour's route is none of ours either.
+    let third = machine.agent("c-c", "10.244.9.0/24");
+    let (c, _) = machine.pod(&third, "c").await;
+    assert!(call(&c.netns, a2_ip, 9090).await.is_err(), "another cluster's pod behind the host's route");
+}
+
+#[tokio::test]
+async fn machines_beyond_the_host_dont_reach_pods_through_it() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    let (pod, pod_ip) = machine.pod(&agent, "a").await;
+    serve(&pod.netns, 8080);
+    call(&machine.host, pod_ip, 8080).await.unwrap();
+    let world = netlink(&machine.world);
+    world.add_route(Ipv4Route::new(Ipv4Addr::new(10, 244, 3, 0), 24).gateway(HOST)).await.unwrap();
+    assert!(call(&machine.world, pod_ip, 8080).await.is_err());
+}
+
+#[tokio::test]
+async fn an_agent_started_again_finds_everything_as_it_was() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    let (a, a_ip) = machine.pod(&agent, "a").await;
+    let (b, b_ip) = machine.pod(&agent, "b").await;
+    serve(&b.netns, 8080);
+    serve(&machine.world, 80);
+    let mut between = call(&a.netns, b_ip, 8080).await.unwrap().0;
+    let mut out = call(&a.netns, WORLD, 80).await.unwrap().0;
+    let before = machine.seen().await;
+    drop(agent);
+    assert_eq!(echo(&mut between, "without an agent").await.unwrap(), "without an agent");
+
+    let agent = machine.agent_started_again("c-a");
+    for (place, address) in [(&a, a_ip), (&b, b_ip)] {
+        let uid = if address == a_ip { "a" } else { "b" };
+        for _ in 0..2 {
+            assert_eq!(Network::attach(&*agent, uid, place.path.clone()).await.unwrap(), [address]);
+        }
+    }
+    assert_eq!(machine.seen().await, before);
+    assert_eq!(echo(&mut between, "still").await.unwrap(), "still");
+    assert_eq!(echo(&mut out, "here").await.unwrap(), "here");
+    let (_, c_ip) = machine.pod(&agent, "c").await;
+    assert!(![a_ip, b_ip].contains(&c_ip));
+}
+
+#[tokio::test]
+async fn a_sandbox_made_anew_has_its_pods_address() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    let (_old, a_ip) = machine.pod(&agent, "a").await;
+    let (b, _) = machine.pod(&agent, "b").await;
+    let anew = machine.sandbox("anew");
+    assert_eq!(Network::attach(&*agent, "a", anew.path.clone()).await.unwrap(), [a_ip]);
+    serve(&anew.netns, 8080);
+    call(&b.netns, a_ip, 8080).await.unwrap();
+}
+
+#[tokio::test]
+async fn pods_that_are_gone_leave_nothing() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", "10.244.3.0/29");
+    let cables = async || {
+        let links = netlink(
+            &nlink::netlink::namespace::Netns::from_path(machine.dir.path().join("c-a/network/netns")).unwrap(),
+        );
+        links.get_links().await.unwrap().iter().filter(|l| l.name_or("").starts_with("pod-")).count()
+    };
+    for uid in ["a", "b", "c", "d", "e"] {
+        machine.pod(&agent, uid).await;
+    }
+    let full = Network::attach(&*agent, "f", machine.sandbox("f").path).await.unwrap_err();
+    assert!(matches!(&full, NetworkError::Failed(why) if why.contains("no address is free")), "{full}");
+    assert_eq!(cables().await, 5);
+    agent.retain(vec!["a".into(), "b".into()]).await.unwrap();
+    assert_eq!(cables().await, 2);
+    for _ in 0..2 {
+        Network::detach(&*agent, "a").await.unwrap();
+    }
+    assert_eq!(cables().await, 1);
+    for uid in ["g", "h", "i", "j"] {
+        machine.pod(&agent, uid).await;
+    }
+}
+
+#[tokio::test]
+async fn what_someone_takes_away_comes_back() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    let (a, a_ip) = machine.pod(&agent, "a").await;
+    let whole = machine.seen().await;
+    serve(&machine.world, 80);
+    nft(&machine.host, &["flush", "ruleset"]);
+    let host = netlink(&machine.host);
+    let uplink = host.get_links().await.unwrap().into_iter().find(|l| l.name_or("").starts_with("ls-")).unwrap();
+    host.del_link(uplink.ifindex()).await.unwrap();
+    netlink(&a.netns).del_link("eth0").await.unwrap();
+    assert!(call(&a.netns, WORLD, 80).await.is_err());
+    assert_eq!(Network::attach(&*agent, "a", a.path.clone()).await.unwrap(), [a_ip]);
+    call(&a.netns, WORLD, 80).await.unwrap();
+    assert_eq!(machine.seen().await, whole);
+}
+
+#[tokio::test]
+async fn ranges_of_others_stay_theirs() {
+    let machine = Machine::new().await;
+    let host = netlink(&machine.host);
+    host.add_route(Ipv4Route::new(Ipv4Addr::new(10, 244, 0, 0), 16).gateway(WORLD)).await.unwrap();
+    serve(&machine.world, 80);
+    let world = netlink(&machine.world);
+    world.add_address_by_name("eth0", ip("10.244.3.2"), 32).await.unwrap();
+    let agent = machine.agent("c-a", SLICE);
+    let (pod, pod_ip) = machine.pod(&agent, "a").await;
+    assert_eq!(pod_ip, ip("10.244.3.2"));
+    assert_eq!(call(&machine.host, pod_ip, 80).await.unwrap().1, IpAddr::from(HOST), "the other one still");
+    assert_eq!(call(&pod.netns, WORLD, 80).await.unwrap().1, IpAddr::from(HOST));
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_the_hosts_own_is_refused() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    let before = machine.seen().await;
+    for path in [machine.dir.path().join("host"), "/proc/self/ns/net".into()] {
+        let refused = Network::attach(&*agent, "a", path).await.unwrap_err();
+        assert_eq!(refused, NetworkError::Failed("the pod's network namespace is gone".into()));
+    }
+    assert!(machine.seen().await.starts_with(before.lines().next().unwrap()));
+}
+
+#[tokio::test]
+async fn without_a_slice_pods_wait() {
+    let machine = Machine::new().await;
+    let agent = machine.agent_started_again("c-a");
+    let waits = Network::attach(&*agent, "a", machine.sandbox("a").path).await.unwrap_err();
+    assert!(matches!(waits, NetworkError::NotReady(_)));
+    agent.set_range("fd00::/64");
+    assert_eq!(agent.not_ready().unwrap(), "the node's pod range \"fd00::/64\" is of no use");
+}
+
+#[tokio::test]
+async fn leaving_leaves_nothing() {
+    let machine = Machine::new().await;
+    let neighbour = machine.agent("c-b", "10.244.9.0/24");
+    let (other, _) = machine.pod(&neighbour, "b").await;
+    let before = machine.seen().await;
+    let agent = machine.agent("c-a", SLICE);
+    machine.pod(&agent, "a").await;
+    assert_ne!(machine.seen().await, before);
+    for _ in 0..2 {
+        agent.teardown().await.unwrap();
+    }
+    assert_eq!(machine.seen().await, before);
+    assert!(!machine.dir.path().join("c-a/network").exists());
+    assert!(mounted_below(&machine.dir.path().join("c-a")).is_empty());
+    serve(&machine.world, 80);
+    call(&other.netns, WORLD, 80).await.expect("the neighbour is as it was");
+}
