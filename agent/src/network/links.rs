@@ -115,14 +115,14 @@ fn is_pair(one: &LinkMessage, other: &LinkMessage) -> bool {
 }
 
 /// Lets the namespace answer for exactly these service addresses.
-pub async fn services(inside: &Netlink, addresses: &[Ipv4Addr]) -> Result<(), Error> {
+pub async fn services(inside: &Netlink, addresses: &[&Ipv4Addr]) -> Result<(), Error> {
     let failed = || doing("set a service's address");
     if link(inside, SERVICES).await?.is_none() {
         inside.add_link(DummyLink::new(SERVICES)).await.map_err(failed())?;
     }
     let index = index(inside, SERVICES).await?;
     inside.set_link_up_by_index(index).await.map_err(failed())?;
-    let mut missing = addresses.to_vec();
+    let mut missing: Vec<Ipv4Addr> = addresses.iter().map(|ip| **ip).collect();
     for address in inside.get_addresses_by_index(index).await.map_err(failed())? {
         let Some(IpAddr::V4(ip)) = address.local().or(address.address()) else { continue };
         match missing.iter().position(|wanted| wanted == ip) {

@@ -9,6 +9,7 @@ mod addresses;
 mod firewall;
 mod host;
 mod iptables;
+pub mod kubernetes;
 mod links;
 mod names;
 mod namespace;
@@ -26,7 +27,7 @@ use nlink::netlink::namespace::Netns;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,7 @@ impl Error {
 struct Kept {
     slice: Option<Ipv4Net>,
     transfer: Option<Ipv4Net>,
+    kubernetes: Option<SocketAddrV4>,
     addresses: Addresses,
 }
 
@@ -67,8 +69,18 @@ struct Kept {
 struct Inside {
     netns: Arc<Netns>,
     netlink: Arc<Netlink>,
+    transfer: Transfer,
     slice: Ipv4Net,
+    /// The Service's address that is set up.
+    kubernetes: Option<SocketAddrV4>,
     mtu: u32,
+}
+
+/// Where the Service `kubernetes` is answered.
+struct KubernetesPlaces {
+    netns: Arc<Netns>,
+    service: SocketAddrV4,
+    from_host: SocketAddrV4,
 }
 
 pub struct PodNetwork {
@@ -76,6 +88,7 @@ pub struct PodNetwork {
     dir: PathBuf,
     host: Netns,
     slice: watch::Sender<Option<Ipv4Net>>,
+    kubernetes: watch::Sender<Option<SocketAddrV4>>,
     /// Held by whoever changes something.
     kept: tokio::sync::Mutex<Kept>,
     inside: watch::Sender<Option<Inside>>,
@@ -99,6 +112,7 @@ impl PodNetwork {
             names: names::Names::new(cluster, node),
             host,
             slice: watch::Sender::new(kept.slice),
+            kubernetes: watch::Sender::new(kept.kubernetes),
             trouble: Mutex::new(kept.slice.is_none().then(|| "the node has no pod range yet".to_owned())),
             kept: tokio::sync::Mutex::new(kept),
             inside: watch::Sender::new(None),
@@ -109,13 +123,53 @@ impl PodNetwork {
 
     /// Makes the network as soon as the node's slice is known and mends it from then on. Runs until it is dropped.
     pub async fn keep(self: Arc<Self>) {
-        let mut slices = self.slice.subscribe();
+        let (mut slices, mut services) = (self.slice.subscribe(), self.kubernetes.subscribe());
         loop {
+            services.mark_unchanged();
             if slices.borrow_and_update().is_some() {
                 // What is wrong is kept for the node's condition.
                 let _ = self.mend(&mut *self.kept.lock().await).await;
             }
-            let _ = tokio::time::timeout(MENDED_EVERY, slices.changed()).await;
+            let changed = async {
+                tokio::select! {
+                    _ = slices.changed() => {}
+                    _ = services.changed() => {}
+                }
+            };
+            let _ = tokio::time::timeout(MENDED_EVERY, changed).await;
+        }
+    }
+
+    /// The address of the Service `kubernetes`, to be answered here. Kept over restarts.
+    pub fn set_kubernetes(&self, address: SocketAddrV4) {
+        self.kubernetes.send_if_modified(|now| now.replace(address) != Some(address));
+    }
+
+    /// Where to answer it, as soon as it can be, and what ends when that is no longer so.
+    async fn kubernetes_places(&self) -> (KubernetesPlaces, impl Future<Output = ()> + use<>) {
+        let (mut insides, mut services) = (self.inside.subscribe(), self.kubernetes.subscribe());
+        loop {
+            let (inside, service) = (insides.borrow_and_update().clone(), *services.borrow_and_update());
+            // The network says which address it has set up: a listener can't come before it.
+            if let (Some(inside), Some(service)) = (inside, service)
+                && inside.kubernetes == Some(service)
+            {
+                let from_host = SocketAddrV4::new(inside.transfer.inside(), service.port());
+                let (id, netns) = (inside.netns.id(), inside.netns);
+                let changed = async move {
+                    let same = |i: &Option<Inside>| {
+                        i.as_ref().is_some_and(|i| {
+                            (i.netns.id(), i.kubernetes, i.transfer.inside()) == (id, Some(service), *from_host.ip())
+                        })
+                    };
+                    let _ = insides.wait_for(|i| !same(i)).await;
+                };
+                return (KubernetesPlaces { netns, service, from_host }, changed);
+            }
+            tokio::select! {
+                _ = insides.changed() => {}
+                _ = services.changed() => {}
+            }
         }
     }
 
@@ -123,6 +177,7 @@ impl PodNetwork {
     pub async fn teardown(&self) -> Result<(), Error> {
         let mut kept = self.kept.lock().await;
         self.slice.send_replace(None);
+        self.kubernetes.send_replace(None);
         self.inside.send_replace(None);
         *kept = Kept::default();
         iptables::remove(&self.host, &self.names).await?;
@@ -175,14 +230,17 @@ impl PodNetwork {
         let used = host::in_use(&host, &uplink).await?;
         let transfer = host::transfer(&used, kept.transfer.map(Transfer), self.names.seed())
             .ok_or_else(|| Error::Failed("no transfer range is free on the host".into()))?;
-        if (kept.slice, kept.transfer) != (Some(slice), Some(transfer.0)) {
-            (kept.slice, kept.transfer) = (Some(slice), Some(transfer.0));
+        let kubernetes = *self.kubernetes.borrow();
+        let wanted = (Some(slice), Some(transfer.0), kubernetes);
+        if (kept.slice, kept.transfer, kept.kubernetes) != wanted {
+            (kept.slice, kept.transfer, kept.kubernetes) = wanted;
             self.keep_on_disk(kept)?;
         }
         let netns = namespace::open(&self.namespace_file())?;
         let netlink = Netlink::new_in(&netns).map_err(reach)?;
         let mtu = host::mtu(&host).await?;
         firewall::inside(&netns, &self.names, slice).await?;
+        links::services(&netlink, kubernetes.as_ref().map(SocketAddrV4::ip).as_slice()).await?;
         links::bridge(&netlink, addresses::gateway(slice), slice, mtu).await?;
         firewall::on_host(&self.host, &self.names, transfer).await?;
         links::uplink(&netlink, &host, &self.host, &self.names, transfer, mtu).await?;
@@ -194,7 +252,7 @@ impl PodNetwork {
         if let Some(chain) = iptables::accept(&self.host, &self.names).await? {
             tracing::debug!(chain, "the host's iptables lets packets of pods pass by a rule in its own chain");
         }
-        Ok(Inside { netns: Arc::new(netns), netlink: Arc::new(netlink), slice, mtu })
+        Ok(Inside { netns: Arc::new(netns), netlink: Arc::new(netlink), transfer, slice, kubernetes, mtu })
     }
 
     async fn attach(&self, uid: &str, netns: &Path) -> Result<Vec<IpAddr>, NetworkError> {
@@ -275,6 +333,11 @@ impl Network for PodNetwork {
 
     fn dns_servers(&self) -> Vec<IpAddr> {
         Vec::new()
+    }
+
+    fn api_from_host(&self) -> Option<IpAddr> {
+        let inside = self.inside.borrow();
+        inside.as_ref().filter(|i| i.kubernetes.is_some()).map(|i| i.transfer.inside().into())
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {

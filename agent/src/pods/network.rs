@@ -30,6 +30,9 @@ pub trait Network: Send + Sync + 'static {
     fn not_ready(&self) -> Option<String>;
     /// The cluster's name servers, as pods reach them; empty until there are any.
     fn dns_servers(&self) -> Vec<IpAddr>;
+    /// Where pods in the host's network reach the cluster's API (the port is its Service's): on the host, the Service's own
+    /// address may be another cluster's.
+    fn api_from_host(&self) -> Option<IpAddr>;
     /// Connects as this node does to its cluster's pods and services: from inside the cluster's network, as the host may
     /// have no route into it.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>>;

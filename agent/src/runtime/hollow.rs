@@ -230,6 +230,10 @@ impl Network for HollowNetwork {
         Vec::new()
     }
 
+    fn api_from_host(&self) -> Option<IpAddr> {
+        None
+    }
+
     fn connect(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         async { Err(io::ErrorKind::ConnectionRefused.into()) }.boxed()
     }
