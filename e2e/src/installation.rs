@@ -1,6 +1,6 @@
 //! One installation: `longshore-server dev` in a folder of its own, and agents.
 
-use crate::{Docker, Kubectl, eventually, program};
+use crate::{Curl, Docker, Kubectl, eventually, program};
 use serde::Deserialize;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -98,6 +98,18 @@ impl Installation {
     pub fn admin(&self) -> Admin {
         let text = fs::read_to_string(self.server_folder().join("admin.json")).expect("admin.json");
         serde_json::from_str(&text).expect("admin.json is JSON")
+    }
+
+    /// Raw requests to cluster `default` as its owner.
+    pub fn curl(&self) -> Curl {
+        let admin = self.admin();
+        let ca = self.server_folder().join("ca.crt").display().to_string();
+        Curl { base: admin.cluster_url, token: admin.token, ca }
+    }
+
+    /// The running server's process id.
+    pub fn server_pid(&self) -> u32 {
+        self.server.as_ref().expect("the server runs").id()
     }
 
     pub fn kubectl(&self) -> Kubectl {

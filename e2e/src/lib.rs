@@ -3,10 +3,12 @@
 //! Each test starts its own installation in a folder of its own and ends what it started. Outside processes are waited
 //! for by condition ([`eventually`]), never by time.
 
+pub mod curl;
 pub mod docker;
 pub mod installation;
 pub mod kubectl;
 
+pub use curl::Curl;
 pub use docker::Docker;
 pub use installation::{Agent, Installation};
 pub use kubectl::Kubectl;

@@ -1,3 +1,5 @@
 //! Whole-system tests, each a story that a user could tell.
 
+mod hostile;
 mod main_job;
+mod postgres;

@@ -21,6 +21,10 @@ const UNIT: usize = 16 * 1024;
 /// A body has to be there within this time, however slowly it trickles.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What is read and thrown away of a body that is refused, in bytes, and for how long.
+const MOST_DISCARDED: usize = 64 * 1024 * 1024;
+const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
+
 #[derive(Clone)]
 pub struct Budget(Arc<Semaphore>);
 
@@ -37,19 +41,24 @@ pub struct Received {
 }
 
 impl Budget {
-    pub async fn read(&self, parts: &Parts, body: Body) -> Result<Received, Status> {
+    pub async fn read(&self, parts: &Parts, mut body: Body) -> Result<Received, Status> {
         let declared =
             parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
         if declared.is_some_and(|length| length > MAX_BODY as u64) {
+            discard(body).await;
             return Err(too_large());
         }
-        match tokio::time::timeout(DEADLINE, self.collect(body)).await {
+        match tokio::time::timeout(DEADLINE, self.collect(&mut body)).await {
+            Ok(Err(refused)) => {
+                discard(body).await;
+                Err(refused)
+            }
             Ok(received) => received,
             Err(_) => Err(Status::timeout("the request's body did not arrive in time", 0)),
         }
     }
 
-    async fn collect(&self, mut body: Body) -> Result<Received, Status> {
+    async fn collect(&self, body: &mut Body) -> Result<Received, Status> {
         let mut bytes = BytesMut::new();
         let mut share = Vec::new();
         let mut granted = 0;
@@ -74,6 +83,21 @@ impl Budget {
         }
         Ok(Received { bytes: bytes.freeze(), _share: share })
     }
+}
+
+/// Takes what a refused client still sends, within bounds: one that is cut off while it writes reports the broken
+/// connection and never reads why.
+async fn discard(mut body: Body) {
+    let rest = async {
+        let mut taken = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+            if taken > MOST_DISCARDED {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_PATIENCE, rest).await;
 }
 
 fn too_large() -> Status {

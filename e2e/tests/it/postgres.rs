@@ -1,0 +1,79 @@
+//! Postgres dies and comes back under load: what was acknowledged is there, what was not got an error.
+
+use longshore_e2e::{Installation, eventually};
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+#[test]
+fn postgres_is_killed_while_clients_write_and_nothing_acknowledged_is_lost() {
+    let installation = Installation::start();
+    let kubectl = installation.kubectl();
+    let curl = installation.curl();
+    let path = "/api/v1/namespaces/default/configmaps";
+    let stop = AtomicBool::new(false);
+    let postmaster = installation.server_folder().join("postgres/data/postmaster.pid");
+    let pid = || fs::read_to_string(&postmaster).ok().and_then(|t| t.lines().next().map(String::from));
+
+    let (acknowledged, errors) = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (curl, stop) = (&curl, &stop);
+                scope.spawn(move || {
+                    let (mut names, mut errors) = (Vec::new(), Vec::new());
+                    for n in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let name = format!("w{writer}-{n}");
+                        let body = format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"n":"{n}"}}}}"#);
+                        let answer = curl.send("POST", path, "application/json", Some(body.as_bytes()));
+                        match answer.status {
+                            201 => names.push(name),
+                            _ => errors.push(answer),
+                        }
+                    }
+                    (names, errors)
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            let victim = eventually("Postgres runs", Duration::from_secs(30), || pid().ok_or("no pid".to_string()));
+            let killed = Command::new("kill").args(["-9", &victim]).status().expect("kill runs");
+            assert!(killed.success(), "no process {victim}");
+            eventually("Postgres runs again", Duration::from_secs(60), || match pid() {
+                Some(new) if new != victim => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            });
+            let name = format!("after-{victim}");
+            eventually("writes are taken again", Duration::from_secs(60), || {
+                kubectl
+                    .try_run(&["create", "configmap", &name, "--from-literal=a=b"])
+                    .or_else(|error| if error.contains("AlreadyExists") { Ok(error) } else { Err(error) })
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        let done: Vec<_> = writers.into_iter().map(|w| w.join().expect("a writer")).collect();
+        let (names, errors): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+        (names.concat(), errors.concat())
+    });
+    for error in &errors {
+        // Kubernetes's own answers for a store that is away; a write of unknown outcome is an error too.
+        assert!(matches!(error.status, 500 | 503 | 504), "{error:?}");
+        assert_eq!(error.json()["kind"], "Status", "{error:?}");
+    }
+    let list = kubectl.json(&["get", "configmaps"]);
+    let stored: std::collections::BTreeSet<&str> =
+        list["items"].as_array().into_iter().flatten().filter_map(|c| c["metadata"]["name"].as_str()).collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|name| !stored.contains(name.as_str())).collect();
+    assert!(acknowledged.len() > 20, "only {} writes, {} errors", acknowledged.len(), errors.len());
+    assert!(lost.is_empty(), "of {} acknowledged, lost: {lost:?}", acknowledged.len());
+    // The same after a restart, from what Postgres holds.
+    let mut installation = installation;
+    installation.kill_server();
+    installation.start_server();
+    let list = kubectl.json(&["get", "configmaps"]);
+    let again = list["items"].as_array().map_or(0, Vec::len);
+    assert_eq!(again, stored.len());
+}
