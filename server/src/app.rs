@@ -5,6 +5,7 @@ use crate::apiserver::{self, Api};
 use crate::cluster::Drivers;
 use crate::gateway::download::Downloads;
 use crate::gateway::{self, Departures, Gateway};
+use crate::health;
 use crate::page;
 use crate::process::serving::ServeError;
 use crate::resources::registry;
@@ -13,7 +14,6 @@ use crate::stream;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use axum::routing::get;
 use sqlx::PgPool;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,8 +64,7 @@ impl App {
             .merge(stream::router(self.accounts.clone(), api.clone()))
             .merge(agents)
             .merge(gateway::download::router(downloads))
-            .route("/healthz", get(|| async { "ok" }))
-            .route("/livez", get(|| async { "ok" }))
+            .merge(health::router(self.store.clone(), self.gateway.sessions().clone()))
             .fallback(move |request| api_or_page(api, request))
     }
 

@@ -9,6 +9,8 @@ pub mod apiserver;
 pub mod app;
 pub mod cluster;
 pub mod gateway;
+pub mod health;
+pub mod metrics;
 pub mod page;
 pub mod process;
 pub mod resources;

@@ -229,6 +229,16 @@ impl crate::apiserver::TokenIssuer for Accounts {
     ) -> futures::future::BoxFuture<'a, Result<crate::apiserver::IssuedToken, Status>> {
         Box::pin(async move { self.cluster_keys(cluster).await?.issue_service_account(spec) })
     }
+
+    fn publication<'a>(
+        &'a self,
+        cluster: &'a ClusterId,
+    ) -> futures::future::BoxFuture<'a, Result<crate::apiserver::Publication, Status>> {
+        Box::pin(async move {
+            let keys = self.cluster_keys(cluster).await?;
+            Ok(crate::apiserver::Publication { configuration: keys.openid_configuration(), keys: keys.jwks() })
+        })
+    }
 }
 
 impl crate::cluster::RootCa for Accounts {

@@ -18,6 +18,7 @@ mod errors;
 mod frames;
 mod heavy;
 pub mod metadata;
+mod metrics;
 pub mod negotiate;
 mod node_leases;
 pub mod node_proxy;
@@ -48,6 +49,6 @@ pub use options::{
 };
 pub use read::Page;
 pub use router::{InCluster, router};
-pub use tokens::{BoundObject, IssuedToken, TokenIssuer, TokenSpec};
+pub use tokens::{BoundObject, IssuedToken, Publication, TokenIssuer, TokenSpec};
 pub use watch::Watcher;
 pub use write::Patch;

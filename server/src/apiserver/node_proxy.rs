@@ -28,6 +28,9 @@ pub trait NodeProxy: Send + Sync + 'static {
 
     /// The same for all such nodes of the cluster, by name.
     fn contacts(&self, cluster: &ClusterId) -> BTreeMap<String, Timestamp>;
+
+    /// How many nodes of the cluster have a tunnel here now.
+    fn connected(&self, cluster: &ClusterId) -> usize;
 }
 
 /// For a server without agents: every node is out of reach.
@@ -48,5 +51,8 @@ impl NodeProxy for NoNodes {
     }
     fn contacts(&self, _: &ClusterId) -> BTreeMap<String, Timestamp> {
         BTreeMap::new()
+    }
+    fn connected(&self, _: &ClusterId) -> usize {
+        0
     }
 }

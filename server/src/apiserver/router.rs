@@ -10,6 +10,7 @@ use super::body::Budget;
 use super::discovery;
 use super::frames::Frames;
 use super::heavy::Heavy;
+use super::metrics::{self, Endpoint, Requests};
 use super::negotiate::{self, Encoding};
 use super::openapi;
 use super::request::{self, Query};
@@ -32,6 +33,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Longer ones a client may send are replaced by our own.
@@ -178,7 +180,15 @@ impl<A: Authenticator> Shell<A> {
             field_manager: field_manager(&query, &parts),
             now: Timestamp::now(),
         };
-        self.serve(Call { cx, asked, query, parts, form }, target, body).await
+        let (requests, endpoint) = (cx.cluster.companion::<Requests>(), Endpoint::of(&asked));
+        let begun = Instant::now();
+        let answered = self.serve(Call { cx, asked, query, parts, form }, target, body).await;
+        let code = match &answered {
+            Ok(response) => response.status(),
+            Err(status) => StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        requests.note(endpoint, code, begun.elapsed());
+        answered
     }
 
     /// Paths that name no resource: discovery, health, version, OpenAPI.
@@ -207,6 +217,18 @@ impl<A: Authenticator> Shell<A> {
             "" => {
                 let paths: Vec<String> = root_paths(&self.api);
                 return Ok(answer::value(StatusCode::OK, &json!({"paths": paths}), negotiate::plain(&accept)?));
+            }
+            "/metrics" => {
+                let loaded = self.store.cluster(cluster).await.map_err(errors::store)?;
+                return Ok(metrics::page(&loaded, self.api.nodes.connected(cluster)).answer());
+            }
+            "/.well-known/openid-configuration" => {
+                let published = self.api.tokens.publication(cluster).await?;
+                return Ok(published_for_an_hour("application/json", &published.configuration));
+            }
+            "/openid/v1/jwks" => {
+                let published = self.api.tokens.publication(cluster).await?;
+                return Ok(published_for_an_hour("application/jwk-set+json", &published.keys));
             }
             _ => {}
         }
@@ -266,6 +288,13 @@ fn tagged(parts: &Parts, mut response: Response<Body>, content: &str) -> Respons
     response
 }
 
+/// As Kubernetes's service account issuer answers.
+fn published_for_an_hour(content_type: &'static str, document: &serde_json::Value) -> Response<Body> {
+    let mut response = answer::with_type(StatusCode::OK, content_type, Body::from(document.to_string()));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
+}
+
 fn health(name: &str, verbose: bool, store: Option<bool>) -> Response<Body> {
     let mut checks = vec![("ping", true)];
     checks.extend(store.map(|ok| ("store", ok)));
@@ -303,7 +332,9 @@ fn root_paths(api: &Api) -> Vec<String> {
     for (group, version) in discovery::group_versions(api.registry).into_iter().filter(|(g, _)| !g.is_empty()) {
         paths.extend([format!("/apis/{group}"), format!("/apis/{group}/{version}")]);
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(String::from));
+    let others = ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    paths.push("/.well-known/openid-configuration".into());
+    paths.extend(others.map(String::from));
     paths.dedup();
     paths
 }

@@ -54,6 +54,17 @@ pub struct IssuedToken {
 
 pub trait TokenIssuer: Send + Sync + 'static {
     fn issue<'a>(&'a self, cluster: &'a ClusterId, spec: TokenSpec) -> BoxFuture<'a, Result<IssuedToken, Status>>;
+    /// What others verify the cluster's tokens by.
+    fn publication<'a>(&'a self, cluster: &'a ClusterId) -> BoxFuture<'a, Result<Publication, Status>>;
+}
+
+/// What an issuer publishes of itself (OpenID Connect Discovery 1.0).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// `/.well-known/openid-configuration`
+    pub configuration: Value,
+    /// `/openid/v1/jwks`
+    pub keys: Value,
 }
 
 impl Api {

@@ -36,6 +36,10 @@ impl NodeProxy for Gateway {
     fn contacts(&self, cluster: &ClusterId) -> BTreeMap<String, Timestamp> {
         self.sessions.contacts(cluster).into_iter().map(|(name, contact)| (name, contact.last)).collect()
     }
+
+    fn connected(&self, cluster: &ClusterId) -> usize {
+        self.sessions.contacts(cluster).values().filter(|contact| contact.connected).count()
+    }
 }
 
 #[cfg(test)]

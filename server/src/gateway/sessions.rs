@@ -162,11 +162,10 @@ impl Sessions {
         self.0.lock().get(cluster).is_some_and(|c| c.nodes.values().any(|n| n.opener.is_some()))
     }
 
-    /// Clusters that have at least one node connected: they stay loaded.
-    pub fn connected_clusters(&self) -> Vec<ClusterId> {
+    /// Nodes connected to this replica, of all clusters.
+    pub fn connected(&self) -> usize {
         let clusters = self.0.lock();
-        let connected = clusters.iter().filter(|(_, c)| c.nodes.values().any(|n| n.opener.is_some()));
-        connected.map(|(id, _)| id.clone()).collect()
+        clusters.values().flat_map(|c| c.nodes.values()).filter(|n| n.opener.is_some()).count()
     }
 
     /// Ends the session of an identity that was revoked, and forgets it.

@@ -8,7 +8,7 @@ use super::error::{StoreError, WriteError};
 use super::history::History;
 use super::log::{Compacted, EVENTS, Fence, Flight, Loaded, Row, Text};
 use super::memory::{ListQuery, Listing, Memory};
-use super::object::{Change, ChangeKind, Draft, Key, Object, Revision};
+use super::object::{Change, ChangeKind, Draft, Key, Object, ResourceName, Revision};
 use super::replica::Shared;
 use super::seal::DataKey;
 use super::sequencer::{Batch, Judged, Outcome, Sequencer, Ticket, Write};
@@ -192,6 +192,16 @@ impl Cluster {
     pub fn size(&self) -> (usize, usize) {
         let state = self.state.read();
         (state.memory.len(), state.memory.bytes())
+    }
+
+    /// How many objects there are of each resource.
+    pub fn counts(&self) -> BTreeMap<ResourceName, usize> {
+        self.state.read().memory.counts()
+    }
+
+    /// Open watches of clients.
+    pub fn watchers(&self) -> usize {
+        self.state.read().hub.external()
     }
 
     /// Waits until `revision` is committed, at most `within`. False when it was not.

@@ -74,6 +74,11 @@ impl Memory {
         self.count
     }
 
+    /// How many of each resource.
+    pub fn counts(&self) -> BTreeMap<ResourceName, usize> {
+        self.tables.iter().map(|(resource, table)| (resource.clone(), table.objects.len())).collect()
+    }
+
     /// The size of all objects' JSON.
     pub fn bytes(&self) -> usize {
         self.bytes

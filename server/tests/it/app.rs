@@ -10,7 +10,7 @@ use longshore_api::Status;
 use longshore_api::ids::{ClusterId, NodeId, OrganizationId, UserId};
 use longshore_server::accounts::{Authenticator, Identity, Role};
 use longshore_server::apiserver::node_proxy::NoNodes;
-use longshore_server::apiserver::{Api, IssuedToken, TokenIssuer, TokenSpec, admission, router};
+use longshore_server::apiserver::{Api, IssuedToken, Publication, TokenIssuer, TokenSpec, admission, router};
 use longshore_server::store::{NewCluster, Store};
 use serde_json::Value;
 use std::sync::Arc;
@@ -46,6 +46,9 @@ impl TokenIssuer for PlainTokens {
         let token = format!("{}/{}", spec.namespace, spec.service_account);
         let audiences = if spec.audiences.is_empty() { vec!["self".into()] } else { spec.audiences };
         Box::pin(async move { Ok(IssuedToken { token, expires: jiff::Timestamp::UNIX_EPOCH, audiences }) })
+    }
+    fn publication<'a>(&'a self, _: &'a ClusterId) -> BoxFuture<'a, Result<Publication, Status>> {
+        Box::pin(async { Err(Status::unavailable("nothing is published")) })
     }
 }
 

@@ -229,7 +229,7 @@ async fn pods_reach_their_api_server_through_the_node_which_sees_only_bytes() {
     assert_eq!(tunnel.open(plain).await.status(), 400);
 
     let account = "/api/v1/namespaces/default/serviceaccounts/default";
-    assert_eq!(here.api("GET", account, json!(null)).await.status, 200);
+    here.default_account().await;
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
     let token = here.api("POST", &format!("{account}/token"), request).await.json()["status"]["token"].clone();
     let token = token.as_str().unwrap().to_string();

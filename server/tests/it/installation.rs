@@ -15,8 +15,8 @@ use longshore_api::node::{JOIN_PATH, Joined, PROOF_HEADER, Proof, TUNNEL_PATH, T
 use longshore_server::accounts::founding::{Founded, FounderSecrets};
 use longshore_server::app::App;
 use longshore_server::process::listener::Listener;
-use longshore_server::store::MasterKey;
 use longshore_server::store::testing::{Database, database};
+use longshore_server::store::{Key, MasterKey};
 use longshore_tunnel::{Config, Incoming, Opener, Side, Tunnel};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -25,6 +25,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -40,8 +41,8 @@ pub struct Installation {
     /// The founder's join token.
     pub token: String,
     pub address: SocketAddr,
+    pub database: Database,
     _stop: watch::Sender<bool>,
-    _database: Database,
 }
 
 /// An answer, read whole.
@@ -102,11 +103,25 @@ impl Installation {
         let listener = Listener { tcp, tls, trusted_proxies: Vec::new(), router: app.router() };
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(listener.serve(stopping));
-        Self { app, founded, secrets, token, address, _stop: stop, _database: database }
+        Self { app, founded, secrets, token, address, database, _stop: stop }
     }
 
     pub fn cluster(&self) -> &ClusterId {
         &self.founded.cluster
+    }
+
+    /// Waits for the service account that controllers make in a new namespace.
+    pub async fn default_account(&self) {
+        let cluster = self.app.store.cluster(self.cluster()).await.expect("the cluster loads");
+        let key = Key { resource: "serviceaccounts".into(), namespace: "default".into(), name: "default".into() };
+        loop {
+            let seen = cluster.revision();
+            if cluster.get_stale(&key).expect("it is loaded").is_some() {
+                return;
+            }
+            let came = cluster.reached(seen.next(), Duration::from_secs(60)).await;
+            assert!(came, "nothing makes the service account");
+        }
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
@@ -117,12 +132,21 @@ impl Installation {
     }
 
     pub async fn send(&self, request: Request<String>) -> Answer {
+        Answer::read(self.answer(request).await).await
+    }
+
+    /// The status alone, where what follows is no body.
+    pub async fn head(&self, request: Request<String>) -> u16 {
+        self.answer(request).await.status().as_u16()
+    }
+
+    async fn answer(&self, request: Request<String>) -> Response<Body> {
         let io = TokioIo::new(self.connect().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP");
         tokio::spawn(connection);
         let mut request = request.map(|body| Full::new(Bytes::from(body)));
         request.headers_mut().insert("host", self.address.to_string().parse().expect("a header"));
-        Answer::read(sender.send_request(request).await.expect("an answer")).await
+        sender.send_request(request).await.expect("an answer")
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {

@@ -1,5 +1,6 @@
 //! The server's tests through its own router: whole requests, whole answers, a cluster for each test.
 
+mod accounts;
 mod app;
 mod authorization;
 mod gateway;

@@ -6,7 +6,8 @@ use super::*;
 use crate::apiserver::node_proxy::NoNodes;
 use crate::apiserver::patch::PatchKind;
 use crate::apiserver::{
-    Context, CreateOptions, DeleteOptions, IssuedToken, Patch, PatchOptions, TokenIssuer, TokenSpec, admission,
+    Context, CreateOptions, DeleteOptions, IssuedToken, Patch, PatchOptions, Publication, TokenIssuer, TokenSpec,
+    admission,
 };
 use crate::resources::{Resource, registry};
 use crate::store::{ChangeKind, Key, ListQuery, NewCluster, Object, Revision, Store, WatchFilter, WatchItem};
@@ -19,6 +20,9 @@ struct NoKeys;
 
 impl TokenIssuer for NoKeys {
     fn issue<'a>(&'a self, _: &'a ClusterId, _: TokenSpec) -> BoxFuture<'a, Result<IssuedToken, Status>> {
+        Box::pin(async { Err(Status::unavailable("no keys")) })
+    }
+    fn publication<'a>(&'a self, _: &'a ClusterId) -> BoxFuture<'a, Result<Publication, Status>> {
         Box::pin(async { Err(Status::unavailable("no keys")) })
     }
 }
