@@ -7,7 +7,7 @@
 
 use super::{Error, names};
 use ipnet::Ipv4Net;
-use nlink::netlink::link::{BridgeLink, DummyLink, VethLink};
+use nlink::netlink::link::{BridgeLink, VethLink};
 use nlink::netlink::messages::LinkMessage;
 use nlink::netlink::namespace::Netns;
 use nlink::netlink::route::Ipv4Route;
@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 pub const BRIDGE: &str = "pods";
 pub const UPLINK: &str = "uplink";
-/// Carries the addresses of services that this node answers itself.
-pub const SERVICES: &str = "services";
+/// Also carries the addresses of services that this node answers itself.
+const LOOPBACK: &str = "lo";
 /// What a pod sees.
 const ETH0: &str = "eth0";
 
@@ -60,8 +60,7 @@ pub async fn bridge(inside: &Netlink, gateway: Ipv4Addr, slice: Ipv4Net, mtu: u3
     }
     let index = index(inside, BRIDGE).await?;
     only_address(inside, index, gateway, slice.prefix_len()).await?;
-    inside.set_link_up_by_index(index).await.map_err(failed())?;
-    inside.set_link_up("lo").await.map_err(failed())
+    inside.set_link_up_by_index(index).await.map_err(failed())
 }
 
 /// Makes `wanted` the one IPv4 address of an interface.
@@ -117,14 +116,14 @@ fn is_pair(one: &LinkMessage, other: &LinkMessage) -> bool {
 /// Lets the namespace answer for exactly these service addresses.
 pub async fn services(inside: &Netlink, addresses: &[&Ipv4Addr]) -> Result<(), Error> {
     let failed = || doing("set a service's address");
-    if link(inside, SERVICES).await?.is_none() {
-        inside.add_link(DummyLink::new(SERVICES)).await.map_err(failed())?;
-    }
-    let index = index(inside, SERVICES).await?;
+    let index = index(inside, LOOPBACK).await?;
     inside.set_link_up_by_index(index).await.map_err(failed())?;
     let mut missing: Vec<Ipv4Addr> = addresses.iter().map(|ip| **ip).collect();
     for address in inside.get_addresses_by_index(index).await.map_err(failed())? {
         let Some(IpAddr::V4(ip)) = address.local().or(address.address()) else { continue };
+        if ip.is_loopback() {
+            continue;
+        }
         match missing.iter().position(|wanted| wanted == ip) {
             Some(at) => drop(missing.swap_remove(at)),
             None => {
@@ -161,7 +160,7 @@ pub async fn attach(
     inside.set_link_alias_by_index(near, uid).await.map_err(failed())?;
     inside.set_link_master(near, BRIDGE).await.map_err(failed())?;
     inside.set_link_up_by_index(near).await.map_err(failed())?;
-    in_pod.set_link_up("lo").await.map_err(failed())?;
+    in_pod.set_link_up(LOOPBACK).await.map_err(failed())?;
     only_address(&in_pod, far, address, slice.prefix_len()).await?;
     in_pod.set_link_up_by_index(far).await.map_err(failed())?;
     let way_out = Ipv4Route::default_route().gateway(super::addresses::gateway(slice)).dev_index(far);

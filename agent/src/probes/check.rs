@@ -1,10 +1,8 @@
-//! One probe, carried out: a command in the container, or a connection made from inside the pod's network namespace.
-//!
-//! From inside, because only there is the pod's address always reachable: clusters with overlapping ranges share a
-//! host. A thread enters the namespace, connects, and hands the socket back; a socket stays in the namespace it was
-//! made in.
+//! One probe, carried out: a command in the container, or a connection to the pod as its node makes it: from inside the
+//! cluster's network, as the host itself may have no way to its pods.
 
 use super::tracker::timeout;
+use crate::pods::network::Network;
 use crate::runtime::{ExecSpec, Output, Record, Runtime};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -33,6 +31,9 @@ pub struct Target<'a> {
     pub runtime: &'a Arc<dyn Runtime>,
     pub record: &'a Record,
     pub container: &'a Container,
+    pub network: &'a dyn Network,
+    /// The pod shares the host's network.
+    pub host_network: bool,
     /// The pod's address; the host's for pods in its network.
     pub ip: IpAddr,
 }
@@ -115,7 +116,6 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
     u16::try_from(number).ok().filter(|p| *p > 0).ok_or_else(|| format!("invalid port number: {number}"))
 }
 
-/// Connects from inside the container's network namespace.
 async fn connect(target: &Target<'_>, host: Option<&str>, port: u16) -> Result<TcpStream, String> {
     let ip: IpAddr = match host.filter(|h| !h.is_empty()) {
         None => target.ip,
@@ -132,24 +132,12 @@ async fn connect(target: &Target<'_>, host: Option<&str>, port: u16) -> Result<T
         };
         format!("dial tcp {address}: connect: {text}")
     };
-    let Some(netns) = target.record.netns() else { return TcpStream::connect(address).await.map_err(refused) };
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    // A thread of its own: it belongs to the other namespace from then on and must end.
-    std::thread::Builder::new()
-        .name("probe".into())
-        .stack_size(128 << 10)
-        .spawn(move || {
-            let socket = || -> io::Result<std::net::TcpStream> {
-                nix::sched::setns(std::fs::File::open(netns)?, nix::sched::CloneFlags::CLONE_NEWNET)?;
-                let stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(30))?;
-                stream.set_nonblocking(true)?;
-                Ok(stream)
-            };
-            let _ = sender.send(socket());
-        })
-        .map_err(|e| e.to_string())?;
-    let stream = receiver.await.map_err(|_| "the probe's thread ended".to_owned())?.map_err(refused)?;
-    TcpStream::from_std(stream).map_err(|e| e.to_string())
+    // What a probe calls localhost is its node's.
+    match target.host_network || ip.is_loopback() {
+        true => TcpStream::connect(address).await,
+        false => target.network.connect(address).await,
+    }
+    .map_err(refused)
 }
 
 async fn tcp(target: &Target<'_>, action: &TCPSocketAction) -> Result<(), String> {

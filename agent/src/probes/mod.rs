@@ -154,6 +154,8 @@ impl Prober {
                 runtime: &self.context.runtime,
                 record: &self.record,
                 container: &self.container,
+                network: &*self.context.network,
+                host_network: spec::host_network(&self.pod),
                 ip: self.ip,
             };
             let outcome = check::check(&target, probe).await;

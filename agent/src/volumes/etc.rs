@@ -14,7 +14,8 @@ pub fn hostname(pod: &Pod) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
-pub fn hosts(pod: &Pod, ips: &[IpAddr], host: &str) -> String {
+/// `api` is where the cluster's API server is found, for pods that no name server tells it; `host` the host's own file.
+pub fn hosts(pod: &Pod, ips: &[IpAddr], api: Option<IpAddr>, host: &str) -> String {
     let mut text = if spec::host_network(pod) {
         format!("# Kubernetes-managed hosts file (host network).\n{host}")
     } else {
@@ -32,6 +33,11 @@ pub fn hosts(pod: &Pod, ips: &[IpAddr], host: &str) -> String {
         }
         text
     };
+    if let Some(api) = api {
+        text += &format!(
+            "{api}\tkubernetes.default.svc.{DOMAIN}\tkubernetes.default.svc\tkubernetes.default\tkubernetes\n"
+        );
+    }
     let aliases = pod.spec.as_ref().and_then(|s| s.host_aliases.as_deref()).unwrap_or_default();
     if !aliases.is_empty() {
         text += "\n# Entries added by HostAliases.\n";
@@ -128,7 +134,8 @@ mod tests {
         let pod = pod(
             json!({"containers": [], "subdomain": "web", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}),
         );
-        let text = hosts(&pod, &["10.1.0.5".parse().unwrap()], "");
+        let text = hosts(&pod, &["10.1.0.5".parse().unwrap()], Some("10.96.0.1".parse().unwrap()), "");
+        assert!(text.contains("\n10.96.0.1\tkubernetes.default.svc.cluster.local\tkubernetes.default.svc\t"), "{text}");
         assert!(text.contains("10.1.0.5\tweb-0.web.ns.svc.cluster.local\tweb-0\n"), "{text}");
         assert!(text.ends_with("# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"), "{text}");
     }

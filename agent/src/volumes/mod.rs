@@ -20,6 +20,7 @@ use longshore_api::quantity::Quantity;
 use nix::mount::{MntFlags, MsFlags};
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -213,11 +214,12 @@ fn make_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Writes `/etc/hosts` and `/etc/resolv.conf`, once the pod's addresses are known.
-pub fn write_etc(context: &Context, pod: &Pod, ips: &[std::net::IpAddr]) -> io::Result<()> {
+/// Writes `/etc/hosts` and `/etc/resolv.conf`, once the pod's addresses are known; `api` is where the cluster's API is
+/// where no name server says it.
+pub fn write_etc(context: &Context, pod: &Pod, ips: &[IpAddr], api: Option<IpAddr>) -> io::Result<()> {
     let dir = context.pod_dir(spec::uid(pod)).join("etc");
     let host_file = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    make_file(&dir.join("hosts"), hosts(pod, ips, &host_file("/etc/hosts")).as_bytes(), 0o644)?;
+    make_file(&dir.join("hosts"), hosts(pod, ips, api, &host_file("/etc/hosts")).as_bytes(), 0o644)?;
     let mut host = host_file("/etc/resolv.conf");
     // A resolver on the host's loopback can't be reached from a pod; systemd keeps the real list beside it.
     if host.lines().any(|l| l.trim() == "nameserver 127.0.0.53") {

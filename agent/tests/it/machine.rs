@@ -125,8 +125,8 @@ pub fn run(netns: &Netns, program: &str, args: &[&str]) -> String {
 }
 
 /// A server that tells each client the address it comes from, and then repeats what it says.
-pub fn serve(netns: &Netns, port: u16) {
-    let listener = netns.run(|| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap().unwrap();
+pub fn serve(netns: &Netns, at: Ipv4Addr, port: u16) {
+    let listener = netns.run(|| std::net::TcpListener::bind((at, port))).unwrap().unwrap();
     listener.set_nonblocking(true).unwrap();
     let listener = TcpListener::from_std(listener).unwrap();
     tokio::spawn(async move {
@@ -146,6 +146,16 @@ pub async fn call(netns: &Netns, ip: impl Into<IpAddr>, port: u16) -> io::Result
     let address = SocketAddr::new(ip.into(), port);
     let stream = tokio::time::timeout(Duration::from_secs(2), socket.connect(address));
     greeting(stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??).await
+}
+
+/// Tries until someone answers.
+pub async fn call_when_there(netns: &Netns, ip: impl Into<IpAddr> + Copy, port: u16) -> (TcpStream, IpAddr) {
+    loop {
+        match call(netns, ip, port).await {
+            Ok(answered) => return answered,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
 }
 
 pub async fn greeting(mut stream: TcpStream) -> io::Result<(TcpStream, IpAddr)> {

@@ -1,10 +1,17 @@
 //! The pods' network in real namespaces.
 
-use crate::machine::{HOST, Machine, WORLD, call, echo, greeting, mounted_below, netlink, nft, run, serve};
+use crate::machine::{
+    HOST, Machine, WORLD, call, call_when_there, echo, greeting, mounted_below, netlink, nft, run, serve,
+};
+use longshore_agent::network;
 use longshore_agent::pods::network::{Network, NetworkError};
 use nlink::netlink::route::Ipv4Route;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use tokio::net::{TcpSocket, TcpStream};
 
+const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const SLICE: &str = "10.244.3.0/24";
 
 fn ip(text: &str) -> IpAddr {
@@ -20,7 +27,7 @@ async fn pods_reach_each_other_and_the_host_reaches_them() {
     let (b, b_ip) = machine.pod(&agent, "b").await;
     assert_eq!((a_ip, b_ip), (ip("10.244.3.2"), ip("10.244.3.3")));
     assert_eq!(agent.not_ready(), None);
-    serve(&b.netns, 8080);
+    serve(&b.netns, ANY, 8080);
     let (mut stream, seen) = call(&a.netns, b_ip, 8080).await.unwrap();
     assert_eq!(seen, a_ip, "no translation between pods");
     assert_eq!(echo(&mut stream, "hello").await.unwrap(), "hello");
@@ -35,8 +42,8 @@ async fn what_pods_send_out_leaves_under_the_hosts_address() {
     let machine = Machine::new().await;
     let agent = machine.agent("c-a", SLICE);
     let (pod, _) = machine.pod(&agent, "a").await;
-    serve(&machine.world, 80);
-    serve(&machine.host, 22);
+    serve(&machine.world, ANY, 80);
+    serve(&machine.host, ANY, 22);
     assert_eq!(call(&pod.netns, WORLD, 80).await.unwrap().1, IpAddr::from(HOST));
     call(&pod.netns, HOST, 22).await.expect("a pod reaches its host");
 }
@@ -48,7 +55,7 @@ async fn a_host_that_drops_forwarded_packets_lets_ours_pass() {
     let before = run(&machine.host, "iptables", &["-S"]);
     let agent = machine.agent("c-a", SLICE);
     let (pod, _) = machine.pod(&agent, "a").await;
-    serve(&machine.world, 80);
+    serve(&machine.world, ANY, 80);
     call(&pod.netns, WORLD, 80).await.unwrap();
     machine.pod(&agent, "b").await;
     let rules = run(&machine.host, "iptables", &["-S", "FORWARD"]);
@@ -68,16 +75,16 @@ async fn two_clusters_with_one_range_share_a_host_and_not_each_others_pods() {
     let (a2, a2_ip) = machine.pod(&one, "a2").await;
     let (b, b_ip) = machine.pod(&two, "b").await;
     assert_eq!(a_ip, b_ip);
-    serve(&machine.world, 80);
-    serve(&a.netns, 8080);
+    serve(&machine.world, ANY, 80);
+    serve(&a.netns, ANY, 8080);
     for pod in [&a, &b] {
         assert_eq!(call(&pod.netns, WORLD, 80).await.unwrap().1, IpAddr::from(HOST));
     }
     assert_eq!(call(&a2.netns, a_ip, 8080).await.unwrap().1, a2_ip);
-    serve(&a2.netns, 9090);
+    serve(&a2.netns, ANY, 9090);
     call(&machine.host, a2_ip, 9090).await.expect("the first cluster has the host's route");
     assert!(call(&b.netns, a2_ip, 9090).await.is_err(), "another cluster's pod");
-    serve(&b.netns, 7070);
+    serve(&b.netns, ANY, 7070);
     two.connect(SocketAddr::new(b_ip, 7070)).await.expect("the node reaches its pods from inside all the same");
 
     // The same range in other clusters isn't the only way: a neighbour's route is none of ours either.
@@ -91,7 +98,7 @@ async fn machines_beyond_the_host_dont_reach_pods_through_it() {
     let machine = Machine::new().await;
     let agent = machine.agent("c-a", SLICE);
     let (pod, pod_ip) = machine.pod(&agent, "a").await;
-    serve(&pod.netns, 8080);
+    serve(&pod.netns, ANY, 8080);
     call(&machine.host, pod_ip, 8080).await.unwrap();
     let world = netlink(&machine.world);
     world.add_route(Ipv4Route::new(Ipv4Addr::new(10, 244, 3, 0), 24).gateway(HOST)).await.unwrap();
@@ -104,8 +111,8 @@ async fn an_agent_started_again_finds_everything_as_it_was() {
     let agent = machine.agent("c-a", SLICE);
     let (a, a_ip) = machine.pod(&agent, "a").await;
     let (b, b_ip) = machine.pod(&agent, "b").await;
-    serve(&b.netns, 8080);
-    serve(&machine.world, 80);
+    serve(&b.netns, ANY, 8080);
+    serve(&machine.world, ANY, 80);
     let mut between = call(&a.netns, b_ip, 8080).await.unwrap().0;
     let mut out = call(&a.netns, WORLD, 80).await.unwrap().0;
     let before = machine.seen().await;
@@ -134,7 +141,7 @@ async fn a_sandbox_made_anew_has_its_pods_address() {
     let (b, _) = machine.pod(&agent, "b").await;
     let anew = machine.sandbox("anew");
     assert_eq!(Network::attach(&*agent, "a", anew.path.clone()).await.unwrap(), [a_ip]);
-    serve(&anew.netns, 8080);
+    serve(&anew.netns, ANY, 8080);
     call(&b.netns, a_ip, 8080).await.unwrap();
 }
 
@@ -171,7 +178,7 @@ async fn what_someone_takes_away_comes_back() {
     let agent = machine.agent("c-a", SLICE);
     let (a, a_ip) = machine.pod(&agent, "a").await;
     let whole = machine.seen().await;
-    serve(&machine.world, 80);
+    serve(&machine.world, ANY, 80);
     nft(&machine.host, &["flush", "ruleset"]);
     let host = netlink(&machine.host);
     let uplink = host.get_links().await.unwrap().into_iter().find(|l| l.name_or("").starts_with("ls-")).unwrap();
@@ -188,7 +195,7 @@ async fn ranges_of_others_stay_theirs() {
     let machine = Machine::new().await;
     let host = netlink(&machine.host);
     host.add_route(Ipv4Route::new(Ipv4Addr::new(10, 244, 0, 0), 16).gateway(WORLD)).await.unwrap();
-    serve(&machine.world, 80);
+    serve(&machine.world, ANY, 80);
     let world = netlink(&machine.world);
     world.add_address_by_name("eth0", ip("10.244.3.2"), 32).await.unwrap();
     let agent = machine.agent("c-a", SLICE);
@@ -235,6 +242,67 @@ async fn leaving_leaves_nothing() {
     assert_eq!(machine.seen().await, before);
     assert!(!machine.dir.path().join("c-a/network").exists());
     assert!(mounted_below(&machine.dir.path().join("c-a")).is_empty());
-    serve(&machine.world, 80);
+    serve(&machine.world, ANY, 80);
     call(&other.netns, WORLD, 80).await.expect("the neighbour is as it was");
+}
+
+#[tokio::test]
+async fn kubernetes_is_answered_at_its_own_address_and_for_the_host() {
+    let machine = Machine::new().await;
+    let service: SocketAddrV4 = "10.96.0.1:443".parse().unwrap();
+    let agents = [machine.agent("c-a", SLICE), machine.agent("c-b", SLICE)];
+    for (number, agent) in agents.iter().enumerate() {
+        assert_eq!(agent.api_from_host(), None);
+        let server = Ipv4Addr::new(127, 0, 0, 10 + u8::try_from(number).unwrap());
+        serve(&machine.host, server, 6443);
+        let host = Arc::new(machine.host.try_clone().unwrap());
+        let dial = move || {
+            let host = host.clone();
+            async move { host.run(TcpSocket::new_v4).unwrap()?.connect((server, 6443).into()).await }
+        };
+        let agent = agent.clone();
+        tokio::spawn(agent.clone().keep());
+        tokio::spawn(async move { network::kubernetes::serve(&agent, dial).await });
+    }
+    let mut pods = Vec::new();
+    for (agent, uid) in agents.iter().zip(["a", "b"]) {
+        agent.set_kubernetes(service);
+        pods.push(machine.pod(agent, uid).await.0);
+    }
+    for (pod, agent) in pods.iter().zip(&agents) {
+        let (mut stream, _) = call_when_there(&pod.netns, *service.ip(), 443).await;
+        assert_eq!(echo(&mut stream, "raw").await.unwrap(), "raw");
+        let from_host = agent.api_from_host().unwrap();
+        assert_eq!(echo(&mut call_when_there(&machine.host, from_host, 443).await.0, "host").await.unwrap(), "host");
+        assert!(call(&machine.world, from_host, 443).await.is_err());
+    }
+    assert_ne!(agents[0].api_from_host(), agents[1].api_from_host());
+
+    agents[0].set_kubernetes("10.96.7.7:6443".parse().unwrap());
+    call_when_there(&pods[0].netns, ip("10.96.7.7"), 6443).await;
+    call_when_there(&pods[1].netns, ip("10.96.0.1"), 443).await;
+
+    // An agent started again answers it before it has heard of its server.
+    let again = machine.agent_started_again("c-b");
+    Network::attach(&*again, "b", pods[1].path.clone()).await.unwrap();
+    assert!(again.api_from_host().is_some());
+}
+
+#[tokio::test]
+async fn a_connection_to_an_api_that_is_away_breaks() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    agent.set_kubernetes("10.96.0.1:443".parse().unwrap());
+    let (pod, _) = machine.pod(&agent, "a").await;
+    let serving = agent.clone();
+    let dial = || async { Err::<TcpStream, _>(io::ErrorKind::NotConnected.into()) };
+    tokio::spawn(async move { network::kubernetes::serve(&serving, dial).await });
+    loop {
+        // Refused until it is answered, then reset: never an end that could be taken for an answer.
+        let why = call(&pod.netns, ip("10.96.0.1"), 443).await.unwrap_err().kind();
+        match why {
+            io::ErrorKind::ConnectionReset => break,
+            other => assert_eq!(other, io::ErrorKind::ConnectionRefused),
+        }
+    }
 }

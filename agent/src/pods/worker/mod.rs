@@ -4,6 +4,7 @@
 //! the status read it.
 
 mod look;
+mod services;
 mod start;
 mod stop;
 mod volumes;
@@ -14,9 +15,10 @@ use super::pulls::Pulls;
 use super::{desired, environment, spec, status};
 use crate::node::context::Context;
 use crate::probes::Probes;
+use crate::probes::check::Target;
 use crate::runtime::{Record, SandboxSpec};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -266,6 +268,18 @@ impl Worker {
         }
     }
 
+    /// What probes and hooks look at.
+    fn target<'a>(&'a self, pod: &Pod, record: &'a Record, container: &'a Container) -> Target<'a> {
+        Target {
+            runtime: &self.context.runtime,
+            record,
+            container,
+            network: &*self.context.network,
+            host_network: spec::host_network(pod),
+            ip: self.addresses(pod).first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        }
+    }
+
     /// The pod's addresses: its own, or the host's where it shares the host's network.
     fn addresses(&self, pod: &Pod) -> Vec<IpAddr> {
         match spec::host_network(pod) {
@@ -325,7 +339,8 @@ impl Worker {
             self.ips = self.context.network.attach(spec::uid(pod), netns).await.map_err(|e| e.to_string())?;
         }
         if self.context.runtime.is_real() {
-            crate::volumes::write_etc(&self.context, pod, &self.ips).map_err(|e| e.to_string())?;
+            let api = self.api_address(pod).await?;
+            crate::volumes::write_etc(&self.context, pod, &self.ips, api).map_err(|e| e.to_string())?;
         }
         self.memory.networked = Some(sandbox.to_owned());
         self.memory.sandbox_retry_at = None;

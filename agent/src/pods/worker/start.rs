@@ -5,19 +5,15 @@ use crate::pods::backoff::go_duration;
 use crate::pods::plan::{self, Blocked};
 use crate::pods::references::InNamespace;
 use crate::pods::{environment, images, lifecycle, resources, security, spec};
-use crate::probes::check::Target;
 use crate::runtime::{ContainerSpec, ImageRecord, Mount, Record, RuntimeError};
 use crate::volumes;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a failed pull is shown as such before the pod says that it waits.
 const PULL_SHOWN: SignedDuration = SignedDuration::from_secs(3);
-/// How long the first look at services may take.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// A `postStart` hook has no limit of its own; the pod's end is one.
 const HOOK: Duration = Duration::from_secs(24 * 3600);
 
@@ -80,8 +76,7 @@ impl Worker {
         }
         let Ok(records) = self.context.runtime.containers(Some(spec::uid(pod))).await else { return };
         let Some(record) = records.iter().find(|r| r.id == id && r.is_running()) else { return };
-        let ip = self.addresses(pod).first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]));
-        let target = Target { runtime: &self.context.runtime, record, container, ip };
+        let target = self.target(pod, record, container);
         let mut wanted = self.wanted.clone();
         let ends = wanted.wait_for(|w| w.removed || w.pod.metadata.deletion_timestamp.is_some());
         let ran = tokio::select! {
@@ -197,13 +192,7 @@ impl Worker {
         let pod_spec = pod.spec.clone().unwrap_or_default();
         let lookup = InNamespace { references: &self.context.references, namespace: spec::namespace(pod) };
         let real = self.context.runtime.is_real();
-        let services = match real {
-            true => {
-                let (uid, links) = (spec::uid(pod), pod_spec.enable_service_links != Some(false));
-                self.context.references.services().of(uid, spec::namespace(pod), links, PATIENCE).await?
-            }
-            false => Vec::new(),
-        };
+        let services = self.services(pod).await?;
         let env = environment::environment(pod, container, &self.facts(pod), &services, &lookup)?;
         let mounts: Vec<Mount> = match real {
             true => volumes::mounts(&self.context, pod, container, attempt, &env)?,

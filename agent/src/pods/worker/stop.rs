@@ -3,12 +3,10 @@
 use super::Worker;
 use crate::pods::plan::{self, FailedProbe, Kill, Step};
 use crate::pods::{lifecycle, spec};
-use crate::probes::check::Target;
 use crate::runtime::Record;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -72,8 +70,7 @@ impl Worker {
             && !grace.is_zero()
             && self.hooks.0.lock().insert(id.to_owned())
         {
-            let ip = self.addresses(pod).first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]));
-            let target = Target { runtime: &self.context.runtime, record, container, ip };
+            let target = self.target(pod, record, container);
             let ran = tokio::time::timeout(grace, lifecycle::run(&target, hook, grace)).await;
             if let Err(error) = ran.unwrap_or_else(|_| Err("it took longer than the grace period".into())) {
                 tracing::warn!(pod = spec::name(pod), container = name, %error, "a preStop hook failed");
