@@ -240,6 +240,8 @@ impl Accounts {
         if let Some(keys) = self.clusters.lock().get(cluster) {
             return Ok(keys.clone());
         }
+        // Before any key is made: strangers may name what they like.
+        self.cluster_row(cluster).await?;
         let keys = Arc::new(ClusterKeys::load(&self.pool, &self.master, cluster, &self.base_url).await?);
         Ok(self.clusters.lock().entry(cluster.clone()).or_insert(keys).clone())
     }

@@ -136,15 +136,20 @@ UNIT
 }
 
 run_as_container() {
+    # Inside, the host's name is another.
+    [ -n "$name" ] || set -- "$@" --name "$(uname -n)"
     image=longshore/agent:$cluster
     tar -C "$work" -c longshore-agent | docker --host "$docker_host" import --change 'ENTRYPOINT ["/longshore-agent"]' - "$image" >/dev/null
     docker --host "$docker_host" rm -f "$unit" >/dev/null 2>&1 || true
     # The same paths inside and outside: what the agent mounts into pods is found by Docker on the host.
     docker --host "$docker_host" create --name "$unit" --restart always --privileged --pid host --network host \
         -v "$socket:$socket" -v "$data:$data" -v /var/run/netns:/var/run/netns:rshared -v /lib/modules:/lib/modules:ro \
-        "$image" "$@" --name "${name:-$(uname -n)}" --token-file /join-token >/dev/null
+        "$image" "$@" --token-file /join-token >/dev/null
     docker --host "$docker_host" cp "$work/join-token" "$unit:/join-token" >/dev/null
-    docker --host "$docker_host" start "$unit" >/dev/null
+    if ! docker --host "$docker_host" start "$unit" >/dev/null; then
+        docker --host "$docker_host" rm -f "$unit" >/dev/null 2>&1 || true
+        fail "Docker can't run a privileged container here: as root, --foreground does without"
+    fi
     say "the agent runs as container $unit (docker logs -f $unit)"
 }
 

@@ -70,3 +70,48 @@ impl Inner {
         over
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Agent;
+    use super::*;
+    use crate::store::{Cluster, NewCluster};
+    use longshore_api::ids::OrganizationId;
+
+    /// The cluster, once it is loaded and is not `before`.
+    async fn loaded(store: &Store, before: Option<&Arc<Cluster>>) -> Arc<Cluster> {
+        loop {
+            let found = store.loaded().into_iter().next();
+            match found.filter(|now| before.is_none_or(|before| !Arc::ptr_eq(now, before))) {
+                Some(cluster) => return cluster,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_with_a_node_is_loaded_again_and_let_go_with_its_last_node() {
+        let (store, sessions) = (Store::in_memory(), Sessions::default());
+        let id = store.create_cluster(NewCluster::new(OrganizationId::new("o-1"), "test")).await.unwrap();
+        let keeper = Keeper::new(store.clone(), sessions.clone());
+        let agent = Agent::connect(&sessions, &id, "n1");
+        keeper.keep(&id);
+        keeper.keep(&id);
+        let first = loaded(&store, None).await;
+        store.close().await;
+        first.unloaded().await;
+        let second = loaded(&store, Some(&first)).await;
+        let mut changes = sessions.changes(&id);
+        drop(agent);
+        while sessions.is_connected(&id) {
+            changes.changed().await;
+        }
+        while !keeper.0.kept.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(
+            store.loaded().iter().any(|cluster| Arc::ptr_eq(cluster, &second)),
+            "an idle cluster goes in its own time"
+        );
+    }
+}

@@ -24,6 +24,8 @@ mod proxy;
 mod session;
 pub mod sessions;
 mod socket;
+#[cfg(test)]
+pub mod testing;
 
 pub use departures::Departures;
 use futures::future::BoxFuture;

@@ -73,6 +73,40 @@ async fn the_line_to_paste_fetches_checks_and_runs_the_agent() {
     assert!(!told.contains(&token));
 }
 
+/// Says what it is asked, and takes the image.
+const DOCKER: &str = "#!/bin/sh
+echo \"$*\" >>\"$(dirname \"$0\")/docker.log\"
+case \"$3\" in import) cat >/dev/null ; esac
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_service_manager_the_agent_runs_in_a_privileged_container() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let docker = folder.path().join("docker");
+    std::fs::write(folder.path().join("longshore-agent"), PRETENDER).unwrap();
+    std::fs::write(&docker, DOCKER).unwrap();
+    std::fs::set_permissions(&docker, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let _docker = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
+    let here = Installation::start_with(folder.path().into()).await;
+    let JoinToken { token, command, .. } = token(&here).await;
+    let options = options(folder.path()).replace("--foreground", "--container");
+    let path = format!("PATH={}:$PATH; export PATH; ", folder.path().display());
+    let output = run(&format!("{path}{command} {options}")).await;
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains(&format!("the agent runs as container longshore-agent-{}", here.cluster())), "{told}");
+    let asked = std::fs::read_to_string(folder.path().join("docker.log")).unwrap();
+    assert!(!asked.contains(&token), "the token is on no command line: {asked}");
+    let created = asked.lines().find(|line| line.contains(" create ")).unwrap();
+    for part in ["--privileged --pid host --network host", "--restart always", "--token-file /join-token"] {
+        assert!(created.contains(part), "{part} in {created}");
+    }
+    assert_eq!(created.matches("--name n1").count(), 1, "{created}");
+    let verbs: Vec<_> = asked.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    assert_eq!(verbs, ["version", "import", "rm", "create", "cp", "start"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_server_than_the_pinned_one_gets_nothing_run() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,32 +1,11 @@
 //! Nodes whose agents are connected: their health is their tunnel's.
 
 use super::*;
-use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt;
-use longshore_api::ids::NodeId;
-use longshore_tunnel::{Config, Incoming, Opener, Side, Tunnel};
-use tokio_util::codec::LengthDelimitedCodec;
-
-/// An agent that holds a tunnel and does nothing else.
-struct Agent {
-    opener: Opener,
-    _incoming: Incoming,
-}
-
-fn messages(end: tokio::io::DuplexStream) -> impl longshore_tunnel::Messages {
-    use futures::SinkExt;
-    let framed = LengthDelimitedCodec::builder().max_frame_length(longshore_tunnel::LONGEST_MESSAGE).new_framed(end);
-    framed.map_ok(BytesMut::freeze).with(|bytes: Bytes| futures::future::ready(Ok::<_, std::io::Error>(bytes)))
-}
+use crate::gateway::testing::Agent;
 
 impl World {
     fn connect(&self, name: &str) -> Agent {
-        let (near, far) = tokio::io::duplex(64 * 1024);
-        let (server, mut unused) = Tunnel::start(messages(near), Side::Server, Config::default());
-        let (opener, incoming) = Tunnel::start(messages(far), Side::Agent, Config::default());
-        self.sessions.attach(self.cluster.id(), &NodeId::new(format!("n-{name}")), name, server);
-        tokio::spawn(async move { while unused.next().await.is_some() {} });
-        Agent { opener, _incoming: incoming }
+        Agent::connect(&self.sessions, self.cluster.id(), name)
     }
 
     /// What a kubelet says when it is well.
