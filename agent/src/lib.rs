@@ -9,6 +9,7 @@ pub mod network;
 pub mod node;
 pub mod pods;
 pub mod probes;
+pub mod process;
 pub mod runtime;
 pub mod supervise;
 pub mod volumes;

@@ -33,6 +33,20 @@ pub enum DialError {
     Tls { host: String, source: io::Error },
 }
 
+impl DialError {
+    /// Whether the server showed a certificate that isn't trusted, or nothing could be trusted at all.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Tls { source, .. } => source
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_))),
+            Self::Trust(_) | Self::Url(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Where an installation is, and through which proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

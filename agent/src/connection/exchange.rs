@@ -47,10 +47,14 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// Whether the server knows us and doesn't want us: nothing that trying again soon would change.
+    /// Whether the server (or we, the server) is not wanted: nothing that trying again soon would change.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { code: 400..=499, .. } | Self::NotJoined)
-            && !matches!(self, Self::Refused { code: 429, .. })
+        match self {
+            Self::Refused { code, .. } => (400..=499).contains(code) && *code != 429,
+            Self::NotJoined => true,
+            Self::Dial(error) => error.is_refusal(),
+            _ => false,
+        }
     }
 
     pub fn is_unauthorized(&self) -> bool {

@@ -120,7 +120,8 @@ impl Link {
                     self.set(opener.clone(), carried.local);
                     serve(&opener, incoming, &kubelet, connector.renewals(&exchange)).await;
                     self.clear();
-                    tracing::warn!(why = %opener.ended().await, "the connection to the server is lost");
+                    let why = opener.ended().await;
+                    tracing::warn!(%why, "the connection to the server is lost");
                     None
                 }
                 Err(error) => Some(error),
@@ -176,11 +177,28 @@ async fn serve_one(stream: Stream, kubelet: Kubelet) {
 }
 
 impl Connector {
+    /// Joins where this node never has; waits for a server that isn't there. A refusal is the end: of the token, of the
+    /// name, or of the certificate.
+    pub async fn join(&self) -> Result<(), ExchangeError> {
+        let exchange = Exchange::new(self.identity.clone());
+        let mut backoff = Backoff::connecting();
+        while self.identity.membership().is_none() {
+            match exchange.join(&self.token()?).await {
+                Ok(joined) => {
+                    tracing::info!(cluster = %joined.cluster, node = %joined.node, "{} has joined", joined.name)
+                }
+                Err(error) if error.is_refusal() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(server = self.identity.server(), %error, "could not join yet, trying again");
+                    tokio::time::sleep(backoff.after(false)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A carrier for the tunnel: with a fresh credential where the old one is of no use.
     async fn carry(&self, exchange: &Exchange) -> Result<exchange::Carried, ExchangeError> {
-        if self.identity.membership().is_none() {
-            exchange.join(&self.token()?).await?;
-        }
         match exchange.open().await {
             Err(error) if error.is_unauthorized() => match self.token() {
                 // Another cluster's token says nothing about this node.

@@ -6,6 +6,7 @@
 //! host may have the same.
 
 use super::{PodNetwork, namespace};
+use crate::connection::backoff::Backoff;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{CONNECTION, UPGRADE};
@@ -61,7 +62,7 @@ pub async fn raw(opener: &Opener) -> io::Result<TokioIo<Upgraded>> {
 
 async fn follow(network: &PodNetwork, client: kube::Client) {
     let api: Api<Service> = Api::namespaced(client, "default");
-    let mut services = std::pin::pin!(watcher::watch_object(api, "kubernetes").default_backoff());
+    let mut services = std::pin::pin!(watcher::watch_object(api, "kubernetes").backoff(Backoff::watching()));
     while let Some(next) = services.next().await {
         match next {
             Ok(service) => match service.as_ref().and_then(address) {

@@ -19,7 +19,7 @@ pub const VERSION: &str = concat!("v1.37.0+longshore-", env!("CARGO_PKG_VERSION"
 pub const PODS: u32 = 110;
 /// What is left to the machine, by the kubelet's defaults.
 const KEPT_MEMORY: i64 = super::machine::KEPT_MEMORY as i64;
-const KEPT_VOLUMES: u64 = super::machine::KEPT_VOLUMES;
+const KEPT_DISK: u64 = super::machine::KEPT_DISK;
 /// Images listed, the largest first, and names of each.
 const IMAGES: usize = 50;
 const NAMES: usize = 5;
@@ -107,7 +107,7 @@ fn resources(measured: &Measured) -> (BTreeMap<String, Quantity>, BTreeMap<Strin
         ];
         all.map(|(name, amount)| (name.to_owned(), Quantity(amount))).into()
     };
-    let left = disk - disk / 100 * KEPT_VOLUMES;
+    let left = disk - disk / 100 * KEPT_DISK;
     (
         list(kibi(measured.memory), format!("{}Ki", disk / 1024)),
         list(kibi(measured.memory - KEPT_MEMORY), left.to_string()),
@@ -330,7 +330,7 @@ mod tests {
             json!({"cpu": "2", "memory": "1048576Ki", "ephemeral-storage": "102400Ki", "pods": "110"})
         );
         assert_eq!(status["allocatable"]["memory"], "946176Ki");
-        assert_eq!(status["allocatable"]["ephemeral-storage"], "94371840");
+        assert_eq!(status["allocatable"]["ephemeral-storage"], "99614720");
         assert_eq!(
             status["addresses"],
             json!([{"type": "InternalIP", "address": "10.0.0.7"}, {"type": "Hostname", "address": "worker"}])

@@ -7,6 +7,7 @@
 //! the stream of changes begins again with `Relist` once it is back.
 
 mod create;
+mod daemon;
 mod hijack;
 mod labels;
 mod pause;
@@ -178,9 +179,12 @@ impl Docker {
     async fn create_named(
         &self,
         name: String,
-        body: bollard::models::ContainerCreateBody,
+        mut body: bollard::models::ContainerCreateBody,
     ) -> Result<String, RuntimeError> {
         let api = self.api().await?;
+        if let Some(score) = body.host_config.as_mut().and_then(|host| host.oom_score_adj.as_mut()) {
+            *score = (*score).max(daemon::lowest_oom_score_adj(&self.inner.socket).await);
+        }
         let options = query::CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
         match api.create_container(Some(options.clone()), body.clone()).await.map_err(error) {
             Err(RuntimeError::Conflict(message)) => match self.record(&name).await? {
