@@ -43,12 +43,12 @@ pub fn overlaps(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
-/// A free /31, the wanted one where it still is, else looked for from `seed` on. A route for the whole of 169.254.0.0/16,
+/// A free /30, the wanted one where it still is, else looked for from `seed` on. A route for the whole of 169.254.0.0/16,
 /// as some hosts have it on their network card, doesn't count: it means neighbours, and ours is more precise.
 pub fn transfer(used: &[Ipv4Net], wanted: Option<Transfer>, seed: u32) -> Option<Transfer> {
     let free = |t: &Transfer| !used.iter().any(|r| r.prefix_len() > 16 && overlaps(*r, t.0));
-    let count = 1u32 << (31 - TRANSFERS.prefix_len());
-    let nth = |n: u32| Ipv4Net::new(Ipv4Addr::from(u32::from(TRANSFERS.network()) + 2 * n), 31).ok().map(Transfer);
+    let count = 1u32 << (30 - TRANSFERS.prefix_len());
+    let nth = |n: u32| Ipv4Net::new(Ipv4Addr::from(u32::from(TRANSFERS.network()) + 4 * n), 30).ok().map(Transfer);
     wanted.filter(free).or_else(|| (0..count).filter_map(|n| nth(seed.wrapping_add(n) % count)).find(free))
 }
 
@@ -79,9 +79,11 @@ pub async fn mtu(host: &Netlink) -> Result<u32, Error> {
     Ok(link.and_then(|l| l.mtu()).unwrap_or(1500).clamp(1280, 65_535))
 }
 
-/// Without it no packet of a pod leaves the machine. Docker sets it as well.
+/// Without it no packet of a pod leaves the machine. Docker sets it as well. And what the host sends to its own loopback
+/// addresses may be meant for a pod's port.
 pub fn forward(host: &Netns, names: &names::Names) -> Result<(), Error> {
     let failed = |e| Error::netlink("let the host forward packets", e);
+    host.sysctl().set(&format!("net.ipv4.conf.{}.route_localnet", names.uplink()), "1").map_err(failed)?;
     if host.sysctl().get("net.ipv4.ip_forward").map_err(failed)?.trim() != "1" {
         host.sysctl().set("net.ipv4.ip_forward", "1").map_err(failed)?;
         tracing::warn!("net.ipv4.ip_forward is on from now on: {} needs it", names.uplink());
@@ -101,10 +103,10 @@ mod tests {
     #[test]
     fn a_transfer_range_is_kept_until_someone_else_has_it() {
         let first = transfer(&[], None, 7).unwrap();
-        assert_eq!(first.0, net("169.254.192.14/31"));
+        assert_eq!(first.0, net("169.254.192.28/30"));
         assert_eq!(transfer(&[net("169.254.0.0/16"), net("10.0.0.0/8")], Some(first), 99), Some(first));
-        let taken = [net("169.254.192.12/30")];
-        assert_eq!(transfer(&taken, Some(first), 7).unwrap().0, net("169.254.192.16/31"));
+        let taken = [net("169.254.192.30/31")];
+        assert_eq!(transfer(&taken, Some(first), 7).unwrap().0, net("169.254.192.32/30"));
         assert_eq!(transfer(&[net("169.254.128.0/17")], Some(first), 7), None);
     }
 

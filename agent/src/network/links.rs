@@ -23,16 +23,25 @@ const ETH0: &str = "eth0";
 
 pub type Netlink = Connection<Route>;
 
-/// Both ends of the cable between host and namespace. One /31 of its own: the host's end is even.
+/// The addresses of the cable between host and namespace: a /30 of its own, all four in use, as both ends know each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transfer(pub Ipv4Net);
 
 impl Transfer {
+    /// The host's end.
     pub fn host(&self) -> Ipv4Addr {
-        self.0.network()
+        self.nth(0)
     }
+    /// The namespace's end.
     pub fn inside(&self) -> Ipv4Addr {
-        self.0.broadcast()
+        self.nth(1)
+    }
+    /// Where the host sends what comes to a pod's port on it; apart from the namespace's own ports.
+    pub fn host_ports(&self) -> Ipv4Addr {
+        self.nth(2)
+    }
+    fn nth(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.0.network()) + n)
     }
 }
 
@@ -106,7 +115,9 @@ pub async fn uplink(
     inside.set_link_up_by_index(near).await.map_err(failed())?;
     host.set_link_up_by_index(far).await.map_err(failed())?;
     let way_out = Ipv4Route::default_route().gateway(transfer.host()).dev_index(near);
-    inside.replace_route(way_out).await.map_err(failed())
+    inside.replace_route(way_out).await.map_err(failed())?;
+    let ports = Ipv4Route::from_addr(transfer.host_ports(), 32).gateway(transfer.inside()).dev_index(far);
+    host.replace_route(ports).await.map_err(failed())
 }
 
 fn is_pair(one: &LinkMessage, other: &LinkMessage) -> bool {

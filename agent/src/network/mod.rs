@@ -17,7 +17,8 @@ mod namespace;
 pub use addresses::{Addresses, slice};
 
 use crate::pods::desired;
-use crate::pods::network::{Network, NetworkError};
+use crate::pods::network::{HostPort, Network, NetworkError};
+use firewall::Published;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnet::Ipv4Net;
@@ -26,6 +27,7 @@ use longshore_api::ids::{ClusterId, NodeId};
 use nlink::netlink::namespace::Netns;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -62,6 +64,25 @@ struct Kept {
     transfer: Option<Ipv4Net>,
     kubernetes: Option<SocketAddrV4>,
     addresses: Addresses,
+    ports: BTreeMap<String, Vec<HostPort>>,
+}
+
+impl Kept {
+    /// Makes exactly these ports the pod's; whether that is new.
+    fn lend(&mut self, uid: &str, mut ports: Vec<HostPort>) -> bool {
+        ports.sort();
+        ports.dedup();
+        let before = match ports.is_empty() {
+            true => self.ports.remove(uid),
+            false => self.ports.insert(uid.to_owned(), ports),
+        };
+        before.as_ref() != self.ports.get(uid)
+    }
+
+    fn published(&self) -> Vec<Published> {
+        let pods = self.ports.iter().filter_map(|(uid, ports)| Some((ports, self.addresses.of(uid)?)));
+        pods.flat_map(|(ports, pod)| ports.iter().map(move |port| Published { port: port.clone(), pod })).collect()
+    }
 }
 
 /// The namespace as it was last looked at.
@@ -239,10 +260,11 @@ impl PodNetwork {
         let netns = namespace::open(&self.namespace_file())?;
         let netlink = Netlink::new_in(&netns).map_err(reach)?;
         let mtu = host::mtu(&host).await?;
-        firewall::inside(&netns, &self.names, slice).await?;
+        let published = kept.published();
+        firewall::inside(&netns, &self.names, slice, transfer, &published).await?;
         links::services(&netlink, kubernetes.as_ref().map(SocketAddrV4::ip).as_slice()).await?;
         links::bridge(&netlink, addresses::gateway(slice), slice, mtu).await?;
-        firewall::on_host(&self.host, &self.names, transfer).await?;
+        firewall::on_host(&self.host, &self.names, transfer, &published).await?;
         links::uplink(&netlink, &host, &self.host, &self.names, transfer, mtu).await?;
         let routed = host::route(&host, &used, &uplink, transfer, slice).await?;
         if self.shadowed.lock().replace(!routed) != Some(!routed) && !routed {
@@ -255,22 +277,26 @@ impl PodNetwork {
         Ok(Inside { netns: Arc::new(netns), netlink: Arc::new(netlink), transfer, slice, kubernetes, mtu })
     }
 
-    async fn attach(&self, uid: &str, netns: &Path) -> Result<Vec<IpAddr>, NetworkError> {
+    async fn attach(&self, uid: &str, netns: &Path, ports: Vec<HostPort>) -> Result<Vec<IpAddr>, NetworkError> {
         let mut kept = self.kept.lock().await;
-        let inside = self.mend(&mut kept).await?;
         let failed = |e: Error| NetworkError::Failed(e.to_string());
+        if let Some(slice) = *self.slice.borrow() {
+            let before = kept.addresses.of(uid);
+            let address = kept
+                .addresses
+                .give(slice, uid)
+                .ok_or_else(|| NetworkError::Failed(format!("no address is free in the node's pod range {slice}")))?;
+            if kept.lend(uid, ports) || before != Some(address) {
+                self.keep_on_disk(&kept).map_err(failed)?;
+            }
+        }
+        let inside = self.mend(&mut kept).await?;
+        let address = kept.addresses.of(uid).ok_or_else(|| NetworkError::NotReady("the pod range changes".into()))?;
         let pod = Netns::from_path(netns).map_err(|e| failed(Error::netlink("open a pod's network namespace", e)))?;
         // A process number may have been given to someone else in the meantime.
         let own = Netns::current().map_err(|e| failed(Error::netlink("look at the agent's network namespace", e)))?;
         if [self.host.id(), own.id(), inside.netns.id()].contains(&pod.id()) {
             return Err(NetworkError::Failed("the pod's network namespace is gone".into()));
-        }
-        let before = kept.addresses.of(uid);
-        let address = kept.addresses.give(inside.slice, uid).ok_or_else(|| {
-            NetworkError::Failed(format!("no address is free in the node's pod range {}", inside.slice))
-        })?;
-        if before != Some(address) {
-            self.keep_on_disk(&kept).map_err(failed)?;
         }
         links::attach(&inside.netlink, &pod, uid, address, inside.slice, inside.mtu).await.map_err(failed)?;
         Ok(vec![address.into()])
@@ -280,10 +306,15 @@ impl PodNetwork {
         let mut kept = self.kept.lock().await;
         let Some(inside) = self.existing()? else { return Ok(()) };
         links::detach(&inside, uid).await?;
-        match kept.addresses.take_back(uid) {
-            Some(_) => self.keep_on_disk(&kept),
-            None => Ok(()),
+        let had_ports = kept.lend(uid, Vec::new());
+        if kept.addresses.take_back(uid).is_some() || had_ports {
+            self.keep_on_disk(&kept)?;
         }
+        if had_ports {
+            // What is wrong is kept for the node's condition and tried again.
+            let _ = self.mend(&mut kept).await;
+        }
+        Ok(())
     }
 
     async fn retain(&self, uids: &[String]) -> Result<(), Error> {
@@ -291,6 +322,7 @@ impl PodNetwork {
         let Some(inside) = self.existing()? else { return Ok(()) };
         links::retain(&inside, uids).await?;
         kept.addresses.retain(uids);
+        kept.ports.retain(|uid, _| uids.contains(uid));
         self.keep_on_disk(&kept)
     }
 
@@ -305,8 +337,13 @@ impl PodNetwork {
 }
 
 impl Network for PodNetwork {
-    fn attach<'a>(&'a self, pod_uid: &'a str, netns: PathBuf) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>> {
-        async move { self.attach(pod_uid, &netns).await }.boxed()
+    fn attach<'a>(
+        &'a self,
+        pod_uid: &'a str,
+        netns: PathBuf,
+        ports: Vec<HostPort>,
+    ) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>> {
+        async move { self.attach(pod_uid, &netns, ports).await }.boxed()
     }
 
     fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), NetworkError>> {

@@ -1,8 +1,9 @@
 //! What a pod wants from the network: an address in its own namespace. Made by [`crate::network`]; a fake in tests.
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::net::TcpStream;
 
@@ -15,12 +16,33 @@ pub enum NetworkError {
     Failed(String),
 }
 
+/// A port of the host that leads to a pod (`hostPort`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
+    pub protocol: Protocol,
+    /// The only address of the host that it is for; `None`: all of them.
+    pub host_ip: Option<Ipv4Addr>,
+    pub host_port: u16,
+    pub pod_port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
 pub trait Network: Send + Sync + 'static {
     /// Gives the namespace at `netns` (a path below /proc) its address, routes and interface `eth0`. Idempotent: asked
     /// again for the same pod it answers the same address as long as the agent's data lives, and mends what is missing;
-    /// a new namespace of the same pod (its sandbox was made anew) replaces the old one.
-    fn attach<'a>(&'a self, pod_uid: &'a str, netns: PathBuf) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>>;
-    /// Gives the address back. Fine when it is gone already.
+    /// a new namespace of the same pod (its sandbox was made anew) replaces the old one. `ports` lead to it from then on.
+    fn attach<'a>(
+        &'a self,
+        pod_uid: &'a str,
+        netns: PathBuf,
+        ports: Vec<HostPort>,
+    ) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>>;
+    /// Gives the address and the host's ports back. Fine when it is gone already.
     fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), NetworkError>>;
     /// Called once at start with the pods whose sandboxes still run: everything else may be given back.
     fn retain<'a>(&'a self, pod_uids: Vec<String>) -> BoxFuture<'a, Result<(), NetworkError>>;

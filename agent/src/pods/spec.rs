@@ -1,6 +1,7 @@
 //! Small questions to a pod's spec.
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use super::network::{HostPort, Protocol};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 use sha2::{Digest, Sha256};
 
 /// Init containers first, then the others; with each whether it is an init container.
@@ -48,7 +49,61 @@ pub fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|s| s.host_network) == Some(true)
 }
 
+/// The ports of the host that its containers ask for. Those for an IPv6 address and SCTP ones are left out.
+pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let asked = |port: &ContainerPort| {
+        let number = |n: i32| u16::try_from(n).ok().filter(|n| *n > 0);
+        let protocol = match port.protocol.as_deref().unwrap_or("TCP") {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            _ => return None,
+        };
+        let host_ip = match port.host_ip.as_deref().unwrap_or_default() {
+            "" | "0.0.0.0" | "::" => None,
+            ip => Some(ip.parse().ok()?),
+        };
+        let (host_port, pod_port) = (number(port.host_port?)?, number(port.container_port)?);
+        Some(HostPort { protocol, host_ip, host_port, pod_port })
+    };
+    containers(pod).flat_map(|(c, _)| c.ports.iter().flatten()).filter_map(asked).collect()
+}
+
 /// Nothing of it runs any more, and nothing will: the last word of its status.
 pub fn is_final(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn host_ports_are_those_that_a_host_can_lend() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "initContainers": [{"name": "sidecar", "ports": [{"containerPort": 53, "hostPort": 5353, "protocol": "UDP"}]}],
+            "containers": [{"name": "a", "ports": [
+                {"containerPort": 80},
+                {"containerPort": 80, "hostPort": 8080, "hostIP": "0.0.0.0"},
+                {"containerPort": 443, "hostPort": 8443, "hostIP": "192.0.2.2", "protocol": "TCP"},
+                {"containerPort": 443, "hostPort": 8443, "hostIP": "fd00::1"},
+                {"containerPort": 9, "hostPort": 9, "protocol": "SCTP"},
+            ]}],
+        }}))
+        .unwrap();
+        let port = |protocol, host_ip: Option<[u8; 4]>, host_port, pod_port| HostPort {
+            protocol,
+            host_ip: host_ip.map(Into::into),
+            host_port,
+            pod_port,
+        };
+        assert_eq!(
+            host_ports(&pod),
+            [
+                port(Protocol::Udp, None, 5353, 53),
+                port(Protocol::Tcp, None, 8080, 80),
+                port(Protocol::Tcp, Some([192, 0, 2, 2]), 8443, 443),
+            ]
+        );
+    }
 }

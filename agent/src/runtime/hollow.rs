@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::network::{self, Addresses};
-use crate::pods::network::{Network, NetworkError};
+use crate::pods::network::{HostPort, Network, NetworkError};
 use futures::{FutureExt, StreamExt};
 use ipnet::Ipv4Net;
 use parking_lot::Mutex;
@@ -194,7 +194,12 @@ pub struct HollowNetwork {
 }
 
 impl Network for HollowNetwork {
-    fn attach<'a>(&'a self, pod_uid: &'a str, _netns: PathBuf) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>> {
+    fn attach<'a>(
+        &'a self,
+        pod_uid: &'a str,
+        _: PathBuf,
+        _: Vec<HostPort>,
+    ) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>> {
         let (slice, addresses) = &mut *self.state.lock();
         let answer = match slice {
             None => Err(NetworkError::NotReady("the node has no pod range yet".into())),

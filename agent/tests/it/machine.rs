@@ -88,7 +88,7 @@ impl Machine {
 
     pub async fn pod(&self, agent: &PodNetwork, uid: &str) -> (Place, IpAddr) {
         let sandbox = self.sandbox(uid);
-        let ips = Network::attach(agent, uid, sandbox.path.clone()).await.unwrap();
+        let ips = Network::attach(agent, uid, sandbox.path.clone(), vec![]).await.unwrap();
         (sandbox, ips[0])
     }
 

@@ -1,10 +1,11 @@
 //! The pods' network in real namespaces.
 
 use crate::machine::{
-    HOST, Machine, WORLD, call, call_when_there, echo, greeting, mounted_below, netlink, nft, run, serve,
+    HOST, Machine, Place, WORLD, call, call_when_there, echo, greeting, mounted_below, netlink, nft, run, serve,
 };
 use longshore_agent::network;
-use longshore_agent::pods::network::{Network, NetworkError};
+use longshore_agent::pods::network::{HostPort, Network, NetworkError, Protocol};
+use nlink::netlink::namespace::Netns;
 use nlink::netlink::route::Ipv4Route;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -123,7 +124,7 @@ async fn an_agent_started_again_finds_everything_as_it_was() {
     for (place, address) in [(&a, a_ip), (&b, b_ip)] {
         let uid = if address == a_ip { "a" } else { "b" };
         for _ in 0..2 {
-            assert_eq!(Network::attach(&*agent, uid, place.path.clone()).await.unwrap(), [address]);
+            assert_eq!(Network::attach(&*agent, uid, place.path.clone(), vec![]).await.unwrap(), [address]);
         }
     }
     assert_eq!(machine.seen().await, before);
@@ -140,7 +141,7 @@ async fn a_sandbox_made_anew_has_its_pods_address() {
     let (_old, a_ip) = machine.pod(&agent, "a").await;
     let (b, _) = machine.pod(&agent, "b").await;
     let anew = machine.sandbox("anew");
-    assert_eq!(Network::attach(&*agent, "a", anew.path.clone()).await.unwrap(), [a_ip]);
+    assert_eq!(Network::attach(&*agent, "a", anew.path.clone(), vec![]).await.unwrap(), [a_ip]);
     serve(&anew.netns, ANY, 8080);
     call(&b.netns, a_ip, 8080).await.unwrap();
 }
@@ -150,15 +151,13 @@ async fn pods_that_are_gone_leave_nothing() {
     let machine = Machine::new().await;
     let agent = machine.agent("c-a", "10.244.3.0/29");
     let cables = async || {
-        let links = netlink(
-            &nlink::netlink::namespace::Netns::from_path(machine.dir.path().join("c-a/network/netns")).unwrap(),
-        );
+        let links = netlink(&Netns::from_path(machine.dir.path().join("c-a/network/netns")).unwrap());
         links.get_links().await.unwrap().iter().filter(|l| l.name_or("").starts_with("pod-")).count()
     };
     for uid in ["a", "b", "c", "d", "e"] {
         machine.pod(&agent, uid).await;
     }
-    let full = Network::attach(&*agent, "f", machine.sandbox("f").path).await.unwrap_err();
+    let full = Network::attach(&*agent, "f", machine.sandbox("f").path, vec![]).await.unwrap_err();
     assert!(matches!(&full, NetworkError::Failed(why) if why.contains("no address is free")), "{full}");
     assert_eq!(cables().await, 5);
     agent.retain(vec!["a".into(), "b".into()]).await.unwrap();
@@ -185,7 +184,7 @@ async fn what_someone_takes_away_comes_back() {
     host.del_link(uplink.ifindex()).await.unwrap();
     netlink(&a.netns).del_link("eth0").await.unwrap();
     assert!(call(&a.netns, WORLD, 80).await.is_err());
-    assert_eq!(Network::attach(&*agent, "a", a.path.clone()).await.unwrap(), [a_ip]);
+    assert_eq!(Network::attach(&*agent, "a", a.path.clone(), vec![]).await.unwrap(), [a_ip]);
     call(&a.netns, WORLD, 80).await.unwrap();
     assert_eq!(machine.seen().await, whole);
 }
@@ -211,7 +210,7 @@ async fn a_namespace_that_is_the_hosts_own_is_refused() {
     let agent = machine.agent("c-a", SLICE);
     let before = machine.seen().await;
     for path in [machine.dir.path().join("host"), "/proc/self/ns/net".into()] {
-        let refused = Network::attach(&*agent, "a", path).await.unwrap_err();
+        let refused = Network::attach(&*agent, "a", path, vec![]).await.unwrap_err();
         assert_eq!(refused, NetworkError::Failed("the pod's network namespace is gone".into()));
     }
     assert!(machine.seen().await.starts_with(before.lines().next().unwrap()));
@@ -221,7 +220,7 @@ async fn a_namespace_that_is_the_hosts_own_is_refused() {
 async fn without_a_slice_pods_wait() {
     let machine = Machine::new().await;
     let agent = machine.agent_started_again("c-a");
-    let waits = Network::attach(&*agent, "a", machine.sandbox("a").path).await.unwrap_err();
+    let waits = Network::attach(&*agent, "a", machine.sandbox("a").path, vec![]).await.unwrap_err();
     assert!(matches!(waits, NetworkError::NotReady(_)));
     agent.set_range("fd00::/64");
     assert_eq!(agent.not_ready().unwrap(), "the node's pod range \"fd00::/64\" is of no use");
@@ -284,7 +283,7 @@ async fn kubernetes_is_answered_at_its_own_address_and_for_the_host() {
 
     // An agent started again answers it before it has heard of its server.
     let again = machine.agent_started_again("c-b");
-    Network::attach(&*again, "b", pods[1].path.clone()).await.unwrap();
+    Network::attach(&*again, "b", pods[1].path.clone(), vec![]).await.unwrap();
     assert!(again.api_from_host().is_some());
 }
 
@@ -305,4 +304,79 @@ async fn a_connection_to_an_api_that_is_away_breaks() {
             other => assert_eq!(other, io::ErrorKind::ConnectionRefused),
         }
     }
+}
+
+#[tokio::test]
+async fn ports_of_the_host_lead_to_pods() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    // A neighbour on the same ports of another address.
+    let other = machine.agent("c-b", SLICE);
+    agent.set_kubernetes("10.96.0.1:443".parse().unwrap());
+    let ports = |list: &[(Option<Ipv4Addr>, u16, u16)]| -> Vec<HostPort> {
+        let all = list.iter().copied();
+        all.map(|(host_ip, host_port, pod_port)| HostPort { protocol: Protocol::Tcp, host_ip, host_port, pod_port })
+            .collect()
+    };
+    let second = Ipv4Addr::new(192, 0, 2, 3);
+    netlink(&machine.host).add_address_by_name("eth0", second.into(), 24).await.unwrap();
+    let (a, b, x) = (machine.sandbox("a"), machine.sandbox("b"), machine.sandbox("x"));
+    let attach = async |agent: &network::PodNetwork, uid: &str, at: &Place, list: &[_]| {
+        Network::attach(agent, uid, at.path.clone(), ports(list)).await.unwrap()[0]
+    };
+    let asked = [(None, 8080, 80), (Some(HOST), 9090, 90)];
+    let a_ip = attach(&agent, "a", &a, &asked).await;
+    attach(&agent, "b", &b, &[]).await;
+    attach(&other, "x", &x, &[(Some(second), 9090, 90)]).await;
+    for (place, port) in [(&a, 80), (&a, 90), (&x, 90)] {
+        serve(&place.netns, ANY, port);
+    }
+
+    assert_eq!(call(&machine.world, HOST, 8080).await.unwrap().1, IpAddr::from(WORLD), "the pod sees who it is");
+    call(&machine.world, second, 8080).await.unwrap();
+    for address in [HOST, second, Ipv4Addr::LOCALHOST] {
+        call(&machine.host, address, 8080).await.unwrap_or_else(|e| panic!("from the host by {address}: {e}"));
+    }
+    call(&b.netns, HOST, 8080).await.expect("another pod of the cluster");
+    call(&a.netns, HOST, 8080).await.expect("the pod itself");
+    call(&x.netns, HOST, 8080).await.expect("another cluster's pod, as anybody");
+    call(&machine.world, HOST, 9090).await.unwrap();
+    call(&machine.world, second, 9090).await.expect("the neighbour's");
+    assert!(call(&machine.world, HOST, 80).await.is_err());
+    assert!(call(&b.netns, a_ip, 8080).await.is_err(), "a port of the host is none of the pod");
+
+    let before = machine.seen().await;
+    let again = machine.agent_started_again("c-a");
+    Network::attach(&*again, "b", b.path.clone(), vec![]).await.unwrap();
+    assert_eq!(machine.seen().await, before, "kept over a restart");
+    Network::detach(&*again, "a").await.unwrap();
+    assert!(call(&machine.world, HOST, 8080).await.is_err());
+    call(&machine.world, second, 9090).await.expect("the neighbour's still");
+}
+
+#[tokio::test]
+async fn pods_dont_reach_what_listens_on_the_hosts_loopback() {
+    let machine = Machine::new().await;
+    let agent = machine.agent("c-a", SLICE);
+    let (pod, _) = machine.pod(&agent, "a").await;
+    serve(&machine.host, Ipv4Addr::LOCALHOST, 7000);
+    serve(&machine.host, HOST, 7001);
+    call(&pod.netns, HOST, 7001).await.unwrap();
+    // As a pod with the right to set routes would try it.
+    let inside = Netns::from_path(machine.dir.path().join("c-a/network/netns")).unwrap();
+    for place in [&pod.netns, &inside] {
+        place.sysctl().set("net.ipv4.conf.all.route_localnet", "1").unwrap();
+        run(place, "ip", &["route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local"]);
+        run(place, "ip", &["route", "del", "local", "127.0.0.1", "dev", "lo", "table", "local"]);
+    }
+    run(&pod.netns, "ip", &["route", "add", "127.0.0.1", "via", "10.244.3.1"]);
+    let uplink = agent_uplink(&inside).await;
+    run(&inside, "ip", &["route", "add", "127.0.0.1", "via", &uplink.to_string(), "dev", "uplink"]);
+    assert!(call(&pod.netns, Ipv4Addr::LOCALHOST, 7000).await.is_err());
+}
+
+/// The host's end of the cable.
+async fn agent_uplink(inside: &Netns) -> IpAddr {
+    let routes = netlink(inside).get_routes().await.unwrap();
+    *routes.iter().find(|r| r.is_ipv4() && r.dst_len() == 0).and_then(|r| r.gateway()).unwrap()
 }

@@ -10,6 +10,7 @@ mod stop;
 mod volumes;
 
 use super::admission::{self, Refusal};
+use super::network::NetworkError;
 use super::plan::{self, Ending, Input, Memory, Plan, Step};
 use super::pulls::Pulls;
 use super::{desired, environment, spec, status};
@@ -254,9 +255,7 @@ impl Worker {
                 Step::RunSandbox { attempt } => self.run_sandbox(pod, attempt).await,
                 Step::Network { sandbox } => self.network(pod, records, &sandbox).await,
                 Step::Start { name, init, attempt } => self.start(pod, records, &name, init, attempt).await,
-                Step::StopSandbox { id } => {
-                    self.context.runtime.stop(&id, Duration::ZERO).await.map_err(|e| e.to_string())
-                }
+                Step::StopSandbox { id } => self.stop_sandbox(pod, &id).await,
                 Step::Remove { id } => self.remove(pod, records, &id).await,
             };
             if let Err(message) = done {
@@ -332,11 +331,28 @@ impl Worker {
         })
     }
 
+    /// A pod that is done needs no address any more, nor the host's ports.
+    async fn stop_sandbox(&self, pod: &Pod, id: &str) -> Result<(), String> {
+        self.context.runtime.stop(id, Duration::ZERO).await.map_err(|e| e.to_string())?;
+        match spec::is_final(pod) {
+            true => self.context.network.detach(spec::uid(pod)).await.map_err(|e| e.to_string()),
+            false => Ok(()),
+        }
+    }
+
     async fn network(&mut self, pod: &Pod, records: &[Record], sandbox: &str) -> Result<(), String> {
         if !spec::host_network(pod) {
             let record = records.iter().find(|r| r.id == sandbox);
             let netns = record.and_then(Record::netns).unwrap_or_default();
-            self.ips = self.context.network.attach(spec::uid(pod), netns).await.map_err(|e| e.to_string())?;
+            let attached = self.context.network.attach(spec::uid(pod), netns, spec::host_ports(pod)).await;
+            self.ips = attached.map_err(|error| {
+                let reason = match &error {
+                    NetworkError::NotReady(_) => "NetworkNotReady",
+                    NetworkError::Failed(_) => "FailedCreatePodSandBox",
+                };
+                self.context.events.pod(pod, None, true, reason, error.to_string());
+                error.to_string()
+            })?;
         }
         if self.context.runtime.is_real() {
             let api = self.api_address(pod).await?;
