@@ -10,7 +10,7 @@ use longshore_tunnel::{Config, Incoming, Side, Tunnel};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a credential is looked at again while its tunnel is open: one that was revoked through another replica, or
+/// How often, on average, a credential is looked at again while its tunnel is open: one that was revoked through another replica, or
 /// that ran out, ends the session. (An agent renews at a third of its credential's life, and reconnects with the new one.)
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
@@ -41,7 +41,8 @@ impl Session {
     /// Returns once the credential is refused. That accounts can't be asked is no refusal.
     async fn dismissed(&self) {
         loop {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            // Not all at once, where thousands came back together.
+            tokio::time::sleep(LOOK_AGAIN.mul_f64(rand::random_range(0.5..1.5))).await;
             if matches!(self.nodes.verify(&self.credential).await, Err(status) if status.code == 401) {
                 return;
             }

@@ -70,7 +70,7 @@ impl TestApp {
     pub async fn new() -> Self {
         let store = Store::in_memory();
         let cluster = store.create_cluster(NewCluster::new(OrganizationId::new("o-1"), "test")).await.unwrap();
-        admission::bootstrap(&*store.cluster(&cluster).await.unwrap()).await.unwrap();
+        admission::bootstrap(&store.cluster(&cluster).await.unwrap()).await.unwrap();
         let api = Api::new(Arc::new(NoNodes), Arc::new(PlainTokens));
         Self { router: router(api, Arc::new(Believer), store), cluster }
     }

@@ -124,7 +124,7 @@ impl Installation {
         }
     }
 
-    async fn connect(&self) -> TlsStream<TcpStream> {
+    pub async fn connect(&self) -> TlsStream<TcpStream> {
         let tcp = TcpStream::connect(self.address).await.expect("the port is open");
         let connector = trusting(self.app.accounts.authority().certificate_pem(), &["http/1.1"]);
         let name = ServerName::from(self.address.ip());
@@ -140,7 +140,7 @@ impl Installation {
         self.answer(request).await.status().as_u16()
     }
 
-    async fn answer(&self, request: Request<String>) -> Response<Body> {
+    pub async fn answer(&self, request: Request<String>) -> Response<Body> {
         let io = TokioIo::new(self.connect().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP");
         tokio::spawn(connection);

@@ -7,3 +7,4 @@ mod gateway;
 mod installation;
 mod joining;
 mod kubernetes;
+mod node_streams;
