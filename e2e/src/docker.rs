@@ -77,8 +77,8 @@ impl Docker {
             .collect()
     }
 
-    /// Kills the daemon as a crash would (SIGKILL), with its containerd: containers die with it, as on a machine that
-    /// restarts Docker. Then starts it again on the same state.
+    /// Kills the daemon as a crash would (SIGKILL), with its containerd and its containers, as on a machine that lost its
+    /// power. Then starts it again on the same state.
     pub fn kill_and_restart(&mut self) {
         self.stop(true);
         self.daemon = spawn(&self.folder, self.netns.as_deref());
@@ -93,8 +93,15 @@ impl Docker {
                 let _ = self.try_run(&[&["rm", "-f"], &ids[..]].concat());
             }
         }
+        let running = self.try_run(&["ps", "-q"]).unwrap_or_default();
+        let pids = running.lines().filter_map(|id| self.try_run(&["inspect", "--format", "{{.State.Pid}}", id]).ok());
+        let pids: Vec<String> = pids.filter(|pid| pid != "0").collect();
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
+        // Containers don't die with what watches over them.
+        for pid in pids {
+            let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();
+        }
         // What it started itself, known by its folder on the command line.
         let ours = self.folder.join("exec");
         eventually("dockerd's children end", Duration::from_secs(20), || {
@@ -104,7 +111,10 @@ impl Docker {
             }
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         });
-        let _ = fs::remove_file(self.folder.join("pid"));
+        // A killed process that nobody has reaped yet would be taken for a daemon that runs.
+        for name in ["pid", "exec/containerd/containerd.pid"] {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
     }
 }
 

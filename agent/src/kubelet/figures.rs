@@ -6,7 +6,7 @@
 use super::{Body, typed};
 use crate::node::context::Context;
 use crate::pods::{plan, spec};
-use crate::runtime::{State, Usage};
+use crate::runtime::{Record, State, Usage};
 use futures::StreamExt;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
@@ -29,14 +29,7 @@ struct Figures {
 
 async fn containers(context: &Context) -> Vec<Figures> {
     let Ok(records) = context.runtime.containers(None).await else { return Vec::new() };
-    let known = context.pods.all();
-    let newest = known.iter().flat_map(|known| {
-        let uid = spec::uid(&known.pod);
-        let of_pod: Vec<_> = records.iter().filter(|r| r.pod_uid == uid).cloned().collect();
-        let newest = spec::containers(&known.pod).filter_map(|(c, _)| plan::latest(&of_pod, &c.name).cloned());
-        newest.collect::<Vec<_>>()
-    });
-    let running: Vec<_> = newest.collect();
+    let running = newest(context, &records);
     let asked = futures::stream::iter(running).map(|record| async move {
         let State::Running { started_at, .. } = record.state else { return None };
         let usage = context.runtime.usage(&record.id).await.ok()?;
@@ -50,6 +43,16 @@ async fn containers(context: &Context) -> Vec<Figures> {
         })
     });
     asked.buffered(PARALLEL).filter_map(|found| async { found }).collect().await
+}
+
+/// Of each container of a pod the one that counts.
+fn newest(context: &Context, records: &[Record]) -> Vec<Record> {
+    let mut newest = Vec::new();
+    for known in context.pods.all() {
+        let of_pod: Vec<Record> = records.iter().filter(|r| r.pod_uid == spec::uid(&known.pod)).cloned().collect();
+        newest.extend(spec::containers(&known.pod).filter_map(|(c, _)| plan::latest(&of_pod, &c.name).cloned()));
+    }
+    newest
 }
 
 /// The machine's: processor time since its start, memory in use without what could be given back.

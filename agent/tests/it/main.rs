@@ -1,7 +1,14 @@
 //! Tests of the agent against the real kernel and real containers (they need root), and over a tunnel's wire.
 
+mod api;
 mod client;
+mod images;
 mod machine;
 mod network;
+mod node;
+mod pods;
+mod security;
+mod sessions;
+mod volumes;
 #[path = "../../../tunnel/tests/wire/mod.rs"]
 mod wire;
