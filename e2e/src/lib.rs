@@ -3,11 +3,13 @@
 //! Each test starts its own installation in a folder of its own and ends what it started. Outside processes are waited
 //! for by condition ([`eventually`]), never by time.
 
+pub mod browser;
 pub mod curl;
 pub mod docker;
 pub mod installation;
 pub mod kubectl;
 
+pub use browser::Browser;
 pub use curl::Curl;
 pub use docker::Docker;
 pub use installation::{Agent, Installation};

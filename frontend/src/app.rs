@@ -6,7 +6,7 @@ use crate::components::{dialog, shell::Shell, theme};
 use crate::pages;
 use crate::words::{Word, language, t};
 use leptos::prelude::*;
-use leptos_router::components::{Redirect, Route, Router, Routes};
+use leptos_router::components::{FlatRoutes, Redirect, Route, Router};
 use leptos_router::path;
 
 #[component]
@@ -52,15 +52,16 @@ fn Pages() -> impl IntoView {
     view! {
         <Router>
             <Shell>
-                <Routes fallback=|| view! { <pages::NotFound what=t(Word::PageNotFound).to_string()/> }>
+                <FlatRoutes fallback=|| view! { <pages::NotFound what=t(Word::PageNotFound).to_string()/> }>
                     <Route path=path!("/") view=Start/>
                     <Route path=path!("/c/:cluster") view=pages::home::Home/>
+                    <Route path=path!("/c/:cluster/new") view=pages::new_app::NewApp/>
                     <Route path=path!("/c/:cluster/apply") view=pages::apply::Apply/>
                     <Route path=path!("/c/:cluster/add-node") view=pages::add_node::AddNode/>
                     <Route path=path!("/c/:cluster/kinds") view=pages::kinds::Kinds/>
                     <Route path=path!("/c/:cluster/:kind") view=pages::list::List/>
                     <Route path=path!("/c/:cluster/:kind/:namespace/:name") view=pages::object::ObjectPage/>
-                </Routes>
+                </FlatRoutes>
             </Shell>
         </Router>
     }

@@ -4,8 +4,7 @@
 //! take turns; fields that were applied before and are gone now are removed; everything else that the cluster holds
 //! stays. The patch is a JSON merge patch, in which a list is replaced as a whole: the server fills in its defaults again.
 
-use crate::kube::Meta;
-use serde::Deserialize;
+use crate::read::field;
 use serde_json::{Map, Value, json};
 
 /// kubectl's own, so that its `apply` goes on from ours.
@@ -28,12 +27,11 @@ impl Subject {
         let api_version = text("apiVersion").ok_or("apiVersion")?;
         let kind = text("kind").ok_or("kind")?;
         let metadata = document.get("metadata").ok_or("metadata")?;
-        let meta = Meta::deserialize(metadata).map_err(|_| "metadata")?;
-        let generate_name = metadata.get("generateName").and_then(Value::as_str).unwrap_or_default().to_string();
-        if meta.name.is_empty() && generate_name.is_empty() {
+        let [name, namespace, generate_name] = ["name", "namespace", "generate_name"].map(|name| field::<String>(metadata, name));
+        if name.is_empty() && generate_name.is_empty() {
             return Err("metadata.name");
         }
-        Ok(Self { api_version: api_version.into(), kind: kind.into(), name: meta.name, namespace: meta.namespace, generate_name })
+        Ok(Self { api_version: api_version.into(), kind: kind.into(), name, namespace, generate_name })
     }
 }
 

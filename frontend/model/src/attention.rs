@@ -10,7 +10,7 @@ use crate::state::State;
 use crate::table::{Column, Collection, Key, Row, named, pod_state, ratio};
 use crate::time;
 use crate::words::{Word, plural, t};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -87,15 +87,32 @@ fn pod_items(pods: &Collection<Row>, now: i64) -> Vec<Item> {
         let name = if one { pods[0].0.name.clone() } else { workload.clone() };
         let count = plural(Word::Pods, pods.len() as i64);
         let title = if one {
-            Word::AttentionPod.with(&[("name", &name), ("what", &explain(&status))])
+            Word::AttentionPod.with(&[("name", &name), ("what", &explain(&status, pods.len()))])
         } else {
-            Word::AttentionPods.with(&[("count", &count), ("name", &name), ("what", &explain(&status))])
+            Word::AttentionPods.with(&[("count", &count), ("name", &name), ("what", &explain(&status, pods.len()))])
         };
         let detail = Word::AttentionPodDetail.with(&[("namespace", &namespace), ("status", &status), ("ago", &since)]);
         let filter = (!one).then(|| format!("{workload} {status}"));
         Item { state, title, detail, target: Target { resource: "pods", key: pods[0].0.clone(), filter } }
     });
     entries.collect()
+}
+
+/// The workloads that have pods in trouble, by namespace and name.
+pub fn troubled(pods: &Collection<Row>, now: i64) -> BTreeSet<(String, String)> {
+    let in_trouble = pods.items.iter().filter(|(_, row)| trouble(row, &pods.columns, now).is_some());
+    in_trouble.map(|(key, row)| (key.namespace.clone(), workload(&row.metadata))).collect()
+}
+
+/// How a Deployment is, judged with its pods: one that waits for pods in trouble is not on its way.
+pub fn deployment_state(d: &Deployment, troubled: &BTreeSet<(String, String)>, now: i64) -> State {
+    let state = deployment::sentence(d, &[], now).state;
+    let stuck = troubled.contains(&(d.metadata.namespace.clone(), d.metadata.name.clone()));
+    match state {
+        State::Progressing if stuck && d.status.available_replicas == 0 => State::Failing,
+        State::Progressing if stuck => State::Degraded,
+        state => state,
+    }
 }
 
 /// A pod's status where it is a trouble, and how bad it is.
@@ -114,8 +131,8 @@ fn trouble(row: &Row, columns: &[Column], now: i64) -> Option<(String, State)> {
     }
 }
 
-fn explain(status: &str) -> &'static str {
-    t(match status.strip_prefix("Init:").unwrap_or(status) {
+fn explain(status: &str, pods: usize) -> String {
+    let word = match status.strip_prefix("Init:").unwrap_or(status) {
         "CrashLoopBackOff" | "Error" => Word::WhatCrashes,
         "ImagePullBackOff" | "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" => Word::WhatImage,
         "OOMKilled" => Word::WhatMemory,
@@ -125,7 +142,8 @@ fn explain(status: &str) -> &'static str {
         "Unknown" | "NodeLost" => Word::WhatUnknown,
         "Evicted" => Word::WhatEvicted,
         _ => Word::WhatFails,
-    })
+    };
+    plural(word, pods as i64)
 }
 
 /// What a pod belongs to, by the names of its owners: a Deployment's ReplicaSet loses the hash that the Deployment gave it.

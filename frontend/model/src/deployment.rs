@@ -163,6 +163,7 @@ pub fn roll_back(set: &serde_json::Value) -> Option<serde_json::Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::Read;
     use serde_json::{Value, json};
 
     const NOW: i64 = 1_767_225_600_000; // 2026-01-01T00:00:00Z
@@ -173,7 +174,7 @@ mod tests {
         if status.get("observedGeneration").is_none() {
             status["observedGeneration"] = 2.into();
         }
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
+        Read::read(&json!({"metadata": metadata, "spec": spec, "status": status}))
     }
     fn says(spec: Value, status: Value) -> Sentence {
         sentence(&deployment(spec, status), &[], NOW)
@@ -215,8 +216,8 @@ mod tests {
 
     #[test]
     fn the_worst_pod_is_the_evidence() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"containerStatuses":
-            [{"name": "web", "image": "nope:1", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}})).unwrap();
+        let pod: Pod = Read::read(&json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"containerStatuses":
+            [{"name": "web", "image": "nope:1", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}}));
         let deployment = deployment(json!({"replicas": 1}), json!({"replicas": 1, "updatedReplicas": 1}));
         let sentence = sentence(&deployment, &[Arc::new(pod)], NOW);
         assert_eq!(sentence.state, State::Failing);
@@ -227,8 +228,8 @@ mod tests {
     #[test]
     fn history_is_newest_first_and_only_its_own() {
         let set = |name: &str, number: &str, owner: &str| -> Arc<ReplicaSet> {
-            Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "annotations": {REVISION: number},
-                "ownerReferences": [{"uid": owner, "controller": true}]}, "spec": {"template": {"spec": {"containers": [{"image": name}]}}}})).unwrap())
+            Arc::new(Read::read(&json!({"metadata": {"name": name, "annotations": {REVISION: number},
+                "ownerReferences": [{"uid": owner, "controller": true}]}, "spec": {"template": {"spec": {"containers": [{"image": name}]}}}})))
         };
         let sets = [set("a", "9", "d"), set("b", "10", "d"), set("c", "11", "other")];
         let history = history(&deployment(json!({}), json!({})), &sets);

@@ -1,6 +1,8 @@
 //! Kinds: the ones the page knows by heart, and those a cluster says it has.
 
-use serde::Deserialize;
+use crate::kube::Meta;
+use crate::read::{field, shape};
+use serde_json::Value;
 
 /// A kind, as discovery describes it: enough to build every path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,44 +114,16 @@ pub fn segment(text: &str) -> String {
     out
 }
 
+shape!(Group { metadata: Meta, versions: Vec<Version> });
+shape!(Version { version: String, resources: Vec<Resource> });
+shape!(Resource { resource: String, response_kind: Option<ResponseKind>, scope: String, verbs: Vec<String> });
+shape!(ResponseKind { kind: String });
+
 /// Reads an aggregated discovery document (`APIGroupDiscoveryList`): each group's first version, which is its preferred.
 pub fn discovered(body: &str) -> Result<Vec<Kind>, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct List {
-        #[serde(default)]
-        items: Vec<Group>,
-    }
-    #[derive(Deserialize)]
-    struct Group {
-        #[serde(default)]
-        metadata: crate::kube::Meta,
-        #[serde(default)]
-        versions: Vec<Version>,
-    }
-    #[derive(Deserialize)]
-    struct Version {
-        version: String,
-        #[serde(default)]
-        resources: Vec<Resource>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Resource {
-        resource: String,
-        #[serde(default)]
-        response_kind: Option<ResponseKind>,
-        #[serde(default)]
-        scope: String,
-        #[serde(default)]
-        verbs: Vec<String>,
-    }
-    #[derive(Deserialize)]
-    struct ResponseKind {
-        kind: String,
-    }
-    let list: List = serde_json::from_str(body)?;
+    let list: Value = serde_json::from_str(body)?;
     let mut kinds = Vec::new();
-    for group in list.items {
+    for group in field::<Vec<Group>>(&list, "items") {
         let mut seen: Vec<String> = Vec::new();
         for version in group.versions {
             for resource in version.resources {

@@ -1,24 +1,9 @@
 //! The few fields of Kubernetes's objects that the page reads, as small structs.
 //!
-//! A field that is missing, or null, is its type's default: what the page can't find it shows as unknown, and an object
-//! of a newer version must never break a page. Whole objects (for YAML) stay trees.
+//! They are read leniently ([`crate::read`]); whole objects (for YAML) stay trees.
 
-use serde::{Deserialize, Deserializer};
+use crate::read::shape;
 use std::collections::BTreeMap;
-
-/// Null counts as absent: Kubernetes's own clients send `null` for empty lists and times.
-fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-macro_rules! shape {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-        #[serde(default, rename_all = "camelCase")]
-        pub struct $name { $($(#[$field_doc])* #[serde(deserialize_with = "lenient")] pub $field: $type),* }
-    };
-}
 
 shape!(Meta {
     name: String,
@@ -108,9 +93,7 @@ shape!(PodStatus {
     phase: String,
     reason: String,
     message: String,
-    #[serde(rename = "podIP")]
     pod_ip: String,
-    #[serde(rename = "hostIP")]
     host_ip: String,
     start_time: String,
     conditions: Vec<Condition>,
@@ -120,7 +103,6 @@ shape!(PodStatus {
 shape!(ContainerStatus {
     name: String,
     image: String,
-    #[serde(rename = "containerID")]
     container_id: String,
     ready: bool,
     restart_count: i64,
@@ -136,7 +118,6 @@ shape!(Node { metadata: Meta, spec: NodeSpec, status: NodeStatus });
 shape!(NodeSpec {
     unschedulable: bool,
     taints: Vec<Taint>,
-    #[serde(rename = "podCIDR")]
     pod_cidr: String,
 });
 shape!(Taint { key: String, value: String, effect: String, time_added: String });
@@ -153,7 +134,6 @@ shape!(NodeInfo { kubelet_version: String, os_image: String, kernel_version: Str
 shape!(Service { metadata: Meta, spec: ServiceSpec });
 shape!(ServiceSpec {
     r#type: String,
-    #[serde(rename = "clusterIP")]
     cluster_ip: String,
     external_name: String,
     ports: Vec<ServicePort>,
@@ -215,15 +195,15 @@ impl Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::Read;
     use serde_json::json;
 
     #[test]
     fn nulls_and_missing_fields_are_defaults() {
-        let pod: Pod = serde_json::from_value(json!({
+        let pod = Pod::read(&json!({
             "metadata": {"name": "a", "creationTimestamp": null, "labels": null},
             "status": {"podIP": "10.0.0.1", "containerStatuses": null}
-        }))
-        .unwrap();
+        }));
         assert_eq!(pod.metadata.name, "a");
         assert_eq!(pod.status.pod_ip, "10.0.0.1");
         assert!(pod.status.container_statuses.is_empty() && pod.metadata.labels.is_empty());
@@ -231,11 +211,10 @@ mod tests {
 
     #[test]
     fn selectors_print_as_queries() {
-        let selector: LabelSelector = serde_json::from_value(json!({
+        let selector = LabelSelector::read(&json!({
             "matchLabels": {"app": "web"},
             "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}, {"key": "old", "operator": "DoesNotExist"}]
-        }))
-        .unwrap();
+        }));
         assert_eq!(selector.query(), "app=web,tier in (a,b),!old");
     }
 }

@@ -34,14 +34,14 @@ pub fn sentence(node: &Node, pods: Option<usize>, now: i64) -> Sentence {
             return Sentence::new(State::Degraded, t(word)).evidence(&pressure.message);
         }
     }
-    let since = time::ago_text(&ready.last_transition_time, now);
+    let span = time::parse(&ready.last_transition_time).map_or_else(|| t(Word::Unknown).into(), |since| time::span(now - since));
     if node.spec.unschedulable {
-        return Sentence::new(State::Idle, Word::NodeCordoned.with(&[("ago", &since)]))
+        return Sentence::new(State::Idle, Word::NodeCordoned.with(&[("span", &span)]))
             .next(Word::NextUncordon, Some(Action::Uncordon));
     }
     let text = match pods {
-        Some(pods) => Word::NodeReadyWithPods.with(&[("ago", &since), ("pods", &crate::words::plural(Word::Pods, pods as i64))]),
-        None => Word::NodeReady.with(&[("ago", &since)]),
+        Some(pods) => Word::NodeReadyWithPods.with(&[("span", &span), ("pods", &crate::words::plural(Word::Pods, pods as i64))]),
+        None => Word::NodeReady.with(&[("span", &span)]),
     };
     Sentence::new(State::Good, text)
 }
@@ -80,12 +80,13 @@ pub fn roles(node: &Node) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::Read;
     use serde_json::{Value, json};
 
     const NOW: i64 = 1_767_225_600_000; // 2026-01-01T00:00:00Z
 
     fn node(spec: Value, conditions: Value) -> Node {
-        serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": spec, "status": {"conditions": conditions}})).unwrap()
+        Read::read(&json!({"metadata": {"name": "n"}, "spec": spec, "status": {"conditions": conditions}}))
     }
 
     #[test]

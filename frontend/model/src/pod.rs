@@ -253,13 +253,14 @@ pub fn log_container(pod: &Pod) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::Read;
     use serde_json::{Value, json};
 
     const NOW: i64 = 1_767_225_600_000; // 2026-01-01T00:00:00Z
 
     fn pod(spec: Value, status: Value) -> Pod {
         let metadata = json!({"name": "web-1", "creationTimestamp": "2025-12-31T23:55:00Z"});
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
+        Read::read(&json!({"metadata": metadata, "spec": spec, "status": status}))
     }
     fn placed(status: Value) -> Pod {
         pod(json!({"nodeName": "n1", "containers": [{"name": "web", "image": "x:1"}]}), status)

@@ -78,14 +78,15 @@ pub fn ports(service: &Service) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::Read;
     use serde_json::{Value, json};
 
     fn service(spec: Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap()
+        Read::read(&json!({"metadata": {"name": "s"}, "spec": spec}))
     }
     fn slice(ready: &[Value]) -> Arc<EndpointSlice> {
         let endpoints: Vec<_> = ready.iter().enumerate().map(|(n, r)| json!({"addresses": [format!("10.0.0.{n}")], "conditions": {"ready": r}})).collect();
-        Arc::new(serde_json::from_value(json!({"endpoints": endpoints, "ports": [{"port": 80}]})).unwrap())
+        Arc::new(Read::read(&json!({"endpoints": endpoints, "ports": [{"port": 80}]})))
     }
 
     #[test]

@@ -4,10 +4,9 @@
 //! connection never flashes an empty table. Rows are shared (`Arc`), so that a change costs one row and not a copy of all.
 
 use crate::kube::{self, Meta};
+use crate::read::{Read, field, shape};
 use crate::state::State;
 use crate::time;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -24,9 +23,9 @@ pub struct Key {
 pub trait Item: Sized {
     fn meta(&self) -> &Meta;
     /// Reads a list's body.
-    fn list(body: &str) -> Result<(Vec<Column>, Vec<Self>), serde_json::Error>;
+    fn list(list: Value) -> (Vec<Column>, Vec<Self>);
     /// Reads a watch event's `object`.
-    fn object(body: &str) -> Result<Vec<Self>, serde_json::Error>;
+    fn object(object: Value) -> Vec<Self>;
 }
 
 macro_rules! items {
@@ -34,24 +33,15 @@ macro_rules! items {
         fn meta(&self) -> &Meta {
             &self.metadata
         }
-        fn list(body: &str) -> Result<(Vec<Column>, Vec<Self>), serde_json::Error> {
-            Ok((Vec::new(), objects(body)?))
+        fn list(list: Value) -> (Vec<Column>, Vec<Self>) {
+            (Vec::new(), field(&list, "items"))
         }
-        fn object(body: &str) -> Result<Vec<Self>, serde_json::Error> {
-            Ok(vec![serde_json::from_str(body)?])
+        fn object(object: Value) -> Vec<Self> {
+            vec![Self::read(&object)]
         }
     })* };
 }
 items!(kube::Deployment, kube::ReplicaSet, kube::Pod, kube::Node, kube::Service, kube::EndpointSlice, kube::Event, kube::Any);
-
-fn objects<T: DeserializeOwned>(body: &str) -> Result<Vec<T>, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct List<T> {
-        #[serde(default = "Vec::new")]
-        items: Vec<T>,
-    }
-    Ok(serde_json::from_str::<List<T>>(body)?.items)
-}
 
 /// A whole object as it came, for YAML: kept as a tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +52,7 @@ pub struct Whole {
 
 impl Whole {
     pub fn new(tree: Value) -> Self {
-        let metadata = tree.get("metadata").and_then(|m| Meta::deserialize(m).ok()).unwrap_or_default();
-        Self { metadata, tree }
+        Self { metadata: field(&tree, "metadata"), tree }
     }
 }
 
@@ -71,13 +60,12 @@ impl Item for Whole {
     fn meta(&self) -> &Meta {
         &self.metadata
     }
-    fn list(body: &str) -> Result<(Vec<Column>, Vec<Self>), serde_json::Error> {
-        let mut list: Value = serde_json::from_str(body)?;
+    fn list(mut list: Value) -> (Vec<Column>, Vec<Self>) {
         // The items of a list don't carry what they are; the list does.
         let kind = list["kind"].as_str().and_then(|k| k.strip_suffix("List")).map(str::to_string);
         let version = list["apiVersion"].as_str().map(str::to_string);
         let items = list["items"].take();
-        let Value::Array(items) = items else { return Ok((Vec::new(), Vec::new())) };
+        let Value::Array(items) = items else { return (Vec::new(), Vec::new()) };
         let whole = items.into_iter().map(|mut item| {
             if let (Some(object), Some(kind), Some(version)) = (item.as_object_mut(), &kind, &version) {
                 object.entry("kind").or_insert_with(|| kind.clone().into());
@@ -85,22 +73,14 @@ impl Item for Whole {
             }
             Self::new(item)
         });
-        Ok((Vec::new(), whole.collect()))
+        (Vec::new(), whole.collect())
     }
-    fn object(body: &str) -> Result<Vec<Self>, serde_json::Error> {
-        Ok(vec![Self::new(serde_json::from_str(body)?)])
+    fn object(object: Value) -> Vec<Self> {
+        vec![Self::new(object)]
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Column {
-    pub name: String,
-    pub r#type: String,
-    pub format: String,
-    pub description: String,
-    pub priority: i64,
-}
+shape!(Column { name: String, r#type: String, format: String, description: String, priority: i64 });
 
 /// A row of a Table: what the server prints, and the object's metadata.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,24 +89,11 @@ pub struct Row {
     pub cells: Vec<Value>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct WireTable {
-    column_definitions: Vec<Column>,
-    rows: Vec<WireRow>,
-    /// Where the server had no table for the kind and sent a plain list.
-    items: Vec<kube::Any>,
-    metadata: Meta,
-    kind: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct WireRow {
-    cells: Vec<Value>,
-    object: kube::Any,
-}
+shape!(
+    /// A Table, or (`items`) the plain list that a server sends where it has no table for the kind.
+    WireTable { kind: String, column_definitions: Vec<Column>, rows: Vec<WireRow>, items: Vec<kube::Any>, metadata: Meta }
+);
+shape!(WireRow { cells: Vec<Value>, object: kube::Any });
 
 impl Row {
     fn plain(metadata: Meta) -> Self {
@@ -138,19 +105,18 @@ impl Item for Row {
     fn meta(&self) -> &Meta {
         &self.metadata
     }
-    fn list(body: &str) -> Result<(Vec<Column>, Vec<Self>), serde_json::Error> {
-        let table: WireTable = serde_json::from_str(body)?;
+    fn list(list: Value) -> (Vec<Column>, Vec<Self>) {
+        let table = WireTable::read(&list);
         if table.kind == "Table" {
             let rows = table.rows.into_iter().map(|row| Self { metadata: row.object.metadata, cells: row.cells });
-            return Ok((table.column_definitions, rows.collect()));
+            return (table.column_definitions, rows.collect());
         }
         let column = |name: &str| Column { name: name.into(), r#type: "string".into(), ..Column::default() };
         let rows = table.items.into_iter().map(|item| Self::plain(item.metadata)).collect();
-        Ok((vec![column("Name"), column("Age")], rows))
+        (vec![column("Name"), column("Age")], rows)
     }
-    fn object(body: &str) -> Result<Vec<Self>, serde_json::Error> {
-        let table: WireTable = serde_json::from_str(body)?;
-        if table.kind == "Table" { Ok(Self::list(body)?.1) } else { Ok(vec![Self::plain(table.metadata)]) }
+    fn object(object: Value) -> Vec<Self> {
+        if object["kind"] == "Table" { Self::list(object).1 } else { vec![Self::plain(field(&object, "metadata"))] }
     }
 }
 
@@ -177,7 +143,7 @@ fn key(meta: &Meta) -> Key {
 impl<T: Item> Collection<T> {
     /// Takes a page of a list. While nothing was loaded pages show as they come, later ones swap at `last`.
     pub fn page(&mut self, first: bool, last: bool, body: &str) -> Result<(), serde_json::Error> {
-        let (columns, items) = T::list(body)?;
+        let (columns, items) = T::list(serde_json::from_str(body)?);
         if !columns.is_empty() && *self.columns != columns {
             self.columns = Arc::new(columns);
         }
@@ -202,21 +168,13 @@ impl<T: Item> Collection<T> {
 
     /// Takes a watch event.
     pub fn change(&mut self, body: &str) -> Result<(), serde_json::Error> {
-        #[derive(Deserialize)]
-        struct Event<'a> {
-            r#type: &'a str,
-            #[serde(borrow)]
-            object: &'a serde_json::value::RawValue,
-        }
-        let event: Event<'_> = serde_json::from_str(body)?;
-        for item in T::object(event.object.get())? {
-            match event.r#type {
-                "DELETED" => {
-                    self.items.remove(&key(item.meta()));
-                }
-                _ => {
-                    self.items.insert(key(item.meta()), Arc::new(item));
-                }
+        let mut event: Value = serde_json::from_str(body)?;
+        let deleted = event["type"] == "DELETED";
+        for item in T::object(event["object"].take()).into_iter().filter(|item| !item.meta().name.is_empty()) {
+            if deleted {
+                self.items.remove(&key(item.meta()));
+            } else {
+                self.items.insert(key(item.meta()), Arc::new(item));
             }
         }
         Ok(())
@@ -259,8 +217,13 @@ pub fn ratio(text: &str) -> Option<(i64, i64)> {
     Some((ready.trim().parse().ok()?, wanted.trim().parse().ok()?))
 }
 
+/// Whether it was made in the last minute: then it may still be on its way.
+fn is_new(row: &Row, now: i64) -> bool {
+    time::parse(&row.metadata.creation_timestamp).is_some_and(|made| now - made < 60_000)
+}
+
 /// How well a row is, judged by the columns its kind prints. `None` for kinds that have no state (a ConfigMap).
-pub fn row_state(kind: &str, row: &Row, columns: &[Column]) -> Option<State> {
+pub fn row_state(kind: &str, row: &Row, columns: &[Column], now: i64) -> Option<State> {
     let text = |name| named_text(row, columns, name);
     if row.metadata.deletion_timestamp.is_some() {
         return Some(State::Progressing);
@@ -273,7 +236,8 @@ pub fn row_state(kind: &str, row: &Row, columns: &[Column]) -> Option<State> {
             Some(match (ready, wanted) {
                 (_, 0) => State::Idle,
                 (ready, wanted) if ready >= wanted && updated >= wanted => State::Good,
-                (0, _) if updated >= wanted => State::Failing,
+                (0, _) if updated >= wanted && !is_new(row, now) => State::Failing,
+                (_, _) if is_new(row, now) => State::Progressing,
                 (ready, wanted) if ready >= wanted => State::Progressing,
                 _ => State::Degraded,
             })
@@ -469,7 +433,9 @@ mod tests {
         assert_eq!(live.get("default", "a").unwrap().cells[1], "1/1");
         live.change(&event("DELETED", &pods(&[("a", "1/1", "Running")]))).unwrap();
         assert_eq!(names(&live), ["b"]);
-        assert!(live.change("{}").is_err() && names(&live) == ["b"], "a broken event changes nothing");
+        assert!(live.change("{").is_err());
+        live.change("{}").unwrap();
+        assert_eq!(names(&live), ["b"], "a broken event changes nothing");
     }
 
     #[test]
@@ -507,7 +473,7 @@ mod tests {
             ]),
         )
         .unwrap();
-        let states: Vec<_> = live.items.values().map(|row| row_state("Pod", row, &live.columns).unwrap()).collect();
+        let states: Vec<_> = live.items.values().map(|row| row_state("Pod", row, &live.columns, i64::MAX).unwrap()).collect();
         use State::*;
         assert_eq!(states, [Good, Degraded, Failing, Progressing, Idle, Progressing, Failing, Unknown]);
         let row = live.get("default", "a").unwrap();

@@ -1,11 +1,13 @@
 //! Times in words. The page's clock is the server's: `now` comes from the caller, in milliseconds since 1970.
 
 use crate::words::{Word, plural, t};
-use jiff::Timestamp;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since 1970 of an RFC 3339 time; `None` where it can't be read.
 pub fn parse(text: &str) -> Option<i64> {
-    text.parse::<Timestamp>().ok().map(|time| time.as_millisecond())
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Some(time.unix_timestamp() * 1000 + i64::from(time.millisecond()))
 }
 
 /// How long, in one unit, rounded down: `4 minutes`, `3 hours`, `12 days`.
@@ -28,6 +30,11 @@ pub fn ago(time: i64, now: i64) -> String {
 /// The same of an RFC 3339 text; an unreadable or missing time is `unknown`, never a wrong number.
 pub fn ago_text(time: &str, now: i64) -> String {
     parse(time).map_or_else(|| t(Word::Unknown).into(), |time| ago(time, now))
+}
+
+/// How long it is until an RFC 3339 time; nothing when it has passed.
+pub fn until(time: &str, now: i64) -> String {
+    span(parse(time).unwrap_or(now) - now)
 }
 
 /// Short, as tables have it: `45s`, `12m`, `5h`, `3d`, `2y`.

@@ -245,25 +245,46 @@ pub fn marks(document: &Document, status: &longshore_api::Status) -> Vec<Mark> {
     let causes = status.details.iter().flat_map(|d| &d.causes);
     let mut marks: Vec<Mark> = causes
         .filter(|cause| !cause.field.is_empty())
-        .map(|cause| Mark { line: document.line_of(&cause.field), message: format!("{}: {}", cause.field, cause.message) })
+        .flat_map(|cause| match quoted_fields(document, &cause.message) {
+            quoted if quoted.is_empty() => {
+                let message = shortened(&format!("{}: {}", cause.field, cause.message));
+                vec![Mark { line: document.line_of(&cause.field), message }]
+            }
+            quoted => quoted,
+        })
         .collect();
     if marks.is_empty() {
-        marks = quoted_fields(&status.message)
-            .into_iter()
-            .filter(|field| document.lines.contains_key(*field))
-            .map(|field| Mark { line: document.line_of(field), message: status.message.clone() })
-            .collect();
+        marks = quoted_fields(document, &status.message);
     }
     if marks.is_empty() {
         let line = line_in(&status.message).map_or(document.line, |line| document.line + line - 1);
-        marks.push(Mark { line, message: status.message.clone() });
+        marks.push(Mark { line, message: shortened(&status.message) });
     }
     marks
 }
 
-/// `unknown field "spec.replcas"` → `spec.replcas`.
-fn quoted_fields(message: &str) -> Vec<&str> {
-    message.split("field \"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
+/// `unknown field "spec.replcas", duplicate field "spec.x"` → both, each at its line.
+fn quoted_fields(document: &Document, message: &str) -> Vec<Mark> {
+    const FIELD: &str = " field \"";
+    let mut marks = Vec::new();
+    for (at, _) in message.match_indices(FIELD) {
+        let what = message[..at].rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        let name = message[at + FIELD.len()..].split('"').next().unwrap_or_default();
+        if document.lines.contains_key(name) {
+            marks.push(Mark { line: document.line_of(name), message: format!("{what}{FIELD}{name}\"") });
+        }
+    }
+    marks
+}
+
+/// Without the middle of what is far too long: a server quotes whole objects.
+fn shortened(message: &str) -> String {
+    const MOST: usize = 600;
+    if message.len() <= MOST {
+        return message.into();
+    }
+    let (start, end) = (message.floor_char_boundary(MOST / 2), message.ceil_char_boundary(message.len() - MOST / 2));
+    format!("{} … {}", &message[..start], &message[end..])
 }
 
 /// `… line 12 …` → 12, as YAML readers report.
@@ -469,7 +490,7 @@ mod tests {
             "spec": {"containers": [{"image": "x:1", "args": ["-c", "echo hi\nsleep 1\n"], "name": "c"}], "answer": "yes"}});
         assert_eq!(
             print(&tree),
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: {}\nspec:\n  containers:\n  - name: c\n    args:\n    - -c\n    - |\n      echo hi\n      sleep 1\n    image: x:1\n  answer: \"yes\"\nstatus: {}\n"
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: {}\nspec:\n  containers:\n  - name: c\n    image: x:1\n    args:\n    - -c\n    - |\n      echo hi\n      sleep 1\n  answer: \"yes\"\nstatus: {}\n"
         );
     }
 

@@ -165,7 +165,15 @@ pub fn Confirm(
 
 /// A button that copies a text and says so.
 #[component]
-pub fn Copy(#[prop(into)] text: Signal<String>, #[prop(optional)] label: Option<Word>) -> impl IntoView {
+pub fn Copy(
+    #[prop(into)] text: Signal<String>,
+    /// Written beside the icon.
+    #[prop(optional)]
+    label: Option<Word>,
+    /// What it is called where there is no label.
+    #[prop(default = Word::Copy)]
+    name: Word,
+) -> impl IntoView {
     let copied = RwSignal::new(false);
     let copy = move |_| {
         let text = text.get_untracked();
@@ -184,7 +192,8 @@ pub fn Copy(#[prop(into)] text: Signal<String>, #[prop(optional)] label: Option<
     let class = if label.is_some() { "button" } else { "icon-button" };
     view! {
         <button type="button" class=class on:click=copy
-            aria-label=move || t(if copied.get() { Word::Copied } else { Word::Copy })>
+            aria-label=move || t(if copied.get() { Word::Copied } else { name })
+            title=label.is_none().then(|| t(name))>
             {move || icon(if copied.get() { Icon::Check } else { Icon::Copy })}
             {label.map(|l| move || t(if copied.get() { Word::Copied } else { l }))}
         </button>

@@ -1,6 +1,6 @@
 //! YAML to write in: a plain text area with line numbers and marks, which every keyboard and screen reader knows.
 
-use crate::words::{Word, t};
+use crate::words::{Word, plural, t};
 use leptos::ev;
 use leptos::html;
 use leptos::prelude::*;
@@ -10,7 +10,14 @@ use longshore_page_model::yaml::Mark;
 const MOST_LINES: usize = 20_000;
 
 #[component]
-pub fn Editor(text: RwSignal<String>, #[prop(into)] marks: Signal<Vec<Mark>>, #[prop(into)] label: String) -> impl IntoView {
+pub fn Editor(
+    text: RwSignal<String>,
+    #[prop(into)] marks: Signal<Vec<Mark>>,
+    #[prop(into)] label: String,
+    /// Shows what something else writes.
+    #[prop(default = false)]
+    readonly: bool,
+) -> impl IntoView {
     let gutter = NodeRef::<html::Div>::new();
     let area = NodeRef::<html::Textarea>::new();
     let count = Memo::new(move |_| text.with(|t| t.split('\n').count().min(MOST_LINES)));
@@ -28,7 +35,7 @@ pub fn Editor(text: RwSignal<String>, #[prop(into)] marks: Signal<Vec<Mark>>, #[
     });
     let keys = move |event: ev::KeyboardEvent| {
         // Two spaces, as YAML wants; Escape first lets Tab leave the editor.
-        let Some(area) = area.get_untracked() else { return };
+        let Some(area) = area.get_untracked().filter(|_| !readonly) else { return };
         match event.key().as_str() {
             "Tab" if !event.shift_key() && area.dataset_escaped() => {}
             "Tab" if !event.shift_key() => {
@@ -61,17 +68,18 @@ pub fn Editor(text: RwSignal<String>, #[prop(into)] marks: Signal<Vec<Mark>>, #[
                 }}
             </div>
             <textarea class="editor-text" node_ref=area aria-label=label spellcheck="false" autocapitalize="off" autocomplete="off"
-                data-testid="editor" aria-invalid=move || (!marks.with(Vec::is_empty)).to_string()
+                data-testid="editor" readonly=readonly aria-invalid=move || (!marks.with(Vec::is_empty)).to_string()
                 on:input=move |e| text.set(event_target_value(&e)) on:scroll=follow on:keydown=keys></textarea>
         </div>
         <Show when=move || !marks.with(Vec::is_empty)>
-            <ul class="marks" role="alert" data-testid="marks">
-                {move || marks.get().into_iter().map(|mark| view! {
+            <section class="marks" role="alert" data-testid="marks">
+                <h2>{move || plural(Word::Errors, marks.with(Vec::len) as i64)}</h2>
+                <ul>{move || marks.get().into_iter().map(|mark| view! {
                     <li><button class="mark-line" on:click=move |_| jump(mark.line)>{Word::Line.with(&[("n", &mark.line)])}</button><span>{mark.message}</span></li>
-                }).collect_view()}
-            </ul>
+                }).collect_view()}</ul>
+            </section>
         </Show>
-        <p class="quiet small-text">{t(Word::EditorHint)}</p>
+        {(!readonly).then(|| view! { <p class="quiet small-text">{t(Word::EditorHint)}</p> })}
     }
 }
 

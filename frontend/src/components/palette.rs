@@ -152,7 +152,8 @@ fn fits(name: &str, wanted: &str) -> bool {
 fn places(scope: Scope, wanted: &str) -> Vec<Entry> {
     let fixed = [
         (Icon::House, Word::Home, scope.home()),
-        (Icon::Plus, Word::DeployYaml, scope.page("/apply")),
+        (Icon::Plus, Word::Deploy, scope.page("/new")),
+        (Icon::FileText, Word::DeployYaml, scope.page("/apply")),
         (Icon::Server, Word::AddNode, scope.page("/add-node")),
         (Icon::Shapes, Word::AllKinds, scope.list("kinds")),
     ];

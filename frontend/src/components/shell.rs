@@ -41,6 +41,7 @@ pub fn Shell(children: Children) -> impl IntoView {
     let overlays =
         Overlays { palette: RwSignal::new(false), keys: RwSignal::new(false), drawer: RwSignal::new(false) };
     provide_context(overlays);
+    provide_context(crate::pages::apply::Draft(RwSignal::new(None)));
     let handle = window_event_listener(ev::keydown, move |event| shortcuts(&event, overlays));
     on_cleanup(move || handle.remove());
     let location = use_location();
@@ -97,7 +98,7 @@ fn Rail(scope: Scope, overlays: Overlays) -> impl IntoView {
         <nav class="rail" class:open=move || overlays.drawer.get() aria-label=t(Word::Navigation)>
             <a class="brand" href=move || scope.home()>{icon(Icon::Anchor)}<span>"Longshore"</span></a>
             <div class="rail-links">{PLACES.iter().map(link).collect_view()}</div>
-            <a class="button primary rail-apply" href=move || scope.page("/apply") data-testid="rail-apply">{icon(Icon::Plus)}{t(Word::Deploy)}</a>
+            <a class="button primary rail-apply" href=move || scope.page("/new") data-testid="rail-deploy">{icon(Icon::Plus)}{t(Word::Deploy)}</a>
         </nav>
         <div class="scrim" class:open=move || overlays.drawer.get() on:click=move |_| overlays.drawer.set(false)></div>
         <nav class="bottom-bar" aria-label=t(Word::Navigation)>

@@ -12,6 +12,7 @@ use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
 use longshore_page_model::kinds::Kind;
 use longshore_page_model::state::State;
+use longshore_page_model::time;
 use longshore_page_model::table::{self, Column, Key, Row, Sort};
 use std::sync::Arc;
 
@@ -249,9 +250,15 @@ fn TableRow(
     let name = key.name.clone();
     let namespace = StoredValue::new(key.namespace.clone());
     let row = Memo::new(move |_| live.data.with(|d| d.items.get(&key).cloned()));
+    let young = Memo::new(move |_| {
+        let made = row.with(|r| r.as_ref().and_then(|r| time::parse(&r.metadata.creation_timestamp)));
+        made.is_some_and(|made| live::now() - made < 90_000)
+    });
     let state = Memo::new(move |_| {
         let row = row.get()?;
-        live.data.with(|d| kind.with_value(|k| table::row_state(k, &row, &d.columns)))
+        // What was just made may be on its way; which of the two it is changes with the clock.
+        let now = if young.get() { live::now() } else { i64::MAX };
+        live.data.with(|d| kind.with_value(|k| table::row_state(k, &row, &d.columns, now)))
     });
     let leaving = move || row.with(|r| r.as_ref().is_some_and(|r| r.metadata.deletion_timestamp.is_some()));
     let cells = move || {
@@ -263,7 +270,9 @@ fn TableRow(
             .map(move |(place, shown)| {
                 if place == 0 {
                     let (href, name) = (href.clone(), name.clone());
-                    let mark = move || state.get().map(|_| view! { <Mark state=Signal::derive(move || state.get().unwrap_or_default())/> });
+                    // One mark a row: where a column says the state in words, it stands there.
+                    let elsewhere = columns.with_untracked(|c| c.iter().any(|c| c.column.name == "Status"));
+                    let mark = move || state.get().filter(|_| !elsewhere).map(|_| view! { <Mark state=Signal::derive(move || state.get().unwrap_or_default())/> });
                     return view! { <td class="cell-name"><a href=href>{mark}<span>{name}</span></a></td> }.into_any();
                 }
                 cell_view(shown, row, state, namespace)
@@ -312,7 +321,9 @@ fn cell_view(
         _ => {
             let number = matches!(column.with_value(|c| c.r#type.clone()).as_str(), "integer" | "number");
             let class = if number { "cell-number" } else { "cell-text mono" };
-            view! { <td class=class data-label=name title=move || text.get()>{move || text.get()}</td> }.into_any()
+            let absent = move || text.with(|t| matches!(t.as_str(), "" | "<none>" | "<unknown>"));
+            let shown = move || if absent() { "–".to_string() } else { text.get() };
+            view! { <td class=class class:quiet=absent data-label=name title=move || text.get()>{shown}</td> }.into_any()
         }
     }
 }

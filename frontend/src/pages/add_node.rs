@@ -12,6 +12,7 @@ use longshore_api::accounts::{JoinToken, NewJoinToken};
 use longshore_page_model::kube::Node;
 use longshore_page_model::node::{checks, sentence};
 use longshore_page_model::state::State;
+use longshore_page_model::time;
 
 #[component]
 pub fn AddNode() -> impl IntoView {
@@ -50,7 +51,7 @@ pub fn AddNode() -> impl IntoView {
                     Some(Err(message)) => view! { <p class="inline-error" role="alert">{icon(Icon::CircleAlert)}{message}</p> }.into_any(),
                     Some(Ok(token)) => view! {
                         <div class="paste"><code data-testid="join-line">{token.command.clone()}</code><Copy text=token.command label=Word::Copy/></div>
-                        {token.expires_at.map(|time| view! { <p class="quiet small-text">{Word::TokenUntil.with(&[("time", &time)])}</p> })}
+                        {token.expires_at.map(|time| view! { <p class="quiet small-text">{move || Word::TokenFor.with(&[("span", &time::until(&time, live::now()))])}</p> })}
                     }.into_any(),
                 }}
             </section>

@@ -51,10 +51,13 @@ pub fn Overview(subject: Subject) -> impl IntoView {
             <div><dt>{t(Word::Ready)}</dt><dd data-testid="ready"><ReadyBar ready=Signal::derive(move || { let p = progress.get(); (p.ready, p.wanted) })/></dd></div>
             <div><dt>{t(Word::Updated)}</dt><dd><ReadyBar ready=Signal::derive(move || { let p = progress.get(); (p.updated, p.wanted) })/></dd></div>
             <div><dt>{t(Word::Images)}</dt><dd class="mono">{move || deployment.with(|d| d.as_ref().map(|d| d.spec.template.spec.containers.iter().map(|c| c.image.clone()).collect::<Vec<_>>().join(", ")))}</dd></div>
+            <div><dt>{t(Word::Strategy)}</dt><dd>{move || deployment.with(|d| d.as_ref().map(|d| d.spec.strategy.r#type.clone()))}</dd></div>
+            <div><dt>{t(Word::Made)}</dt><dd><Ago time=Signal::derive(move || deployment.with(|d| d.as_ref().map(|d| d.metadata.creation_timestamp.clone())).unwrap_or_default())/></dd></div>
         </dl>
         <section class="card"><h2>{t(Word::PodsTitle)}</h2>
             {pods_kind.map(|kind| view! { <ResourceTable kind live=rows filter=Signal::derive(String::new) embedded=true empty=|| view! { <p class="quiet">{t(Word::NoPods)}</p> }/> })}
         </section>
+        <super::object::Events subject heading=true/>
     }
 }
 
@@ -101,14 +104,16 @@ pub fn Actions(subject: Subject) -> impl IntoView {
             <form class="form" on:submit=scale>
                 <label class="field"><span>{t(Word::Replicas)}</span><input class="input" type="number" min="0" max="10000" autofocus
                     data-testid="replicas" prop:value=replicas on:input=move |e| replicas.set(event_target_value(&e))/></label>
-                <footer class="dialog-foot"><button class="button primary" type="submit" data-testid="scale-confirm">{t(Word::Scale)}</button></footer>
+                <footer class="dialog-foot"><button type="button" class="button" on:click=move |_| scaling.set(false)>{t(Word::Cancel)}</button>
+                    <button class="button primary" type="submit" data-testid="scale-confirm">{t(Word::Scale)}</button></footer>
             </form>
         </Dialog>
         <Dialog open=imaging title=t(Word::ActionChangeImage).to_string()>
             <form class="form" on:submit=change>
                 <label class="field"><span>{t(Word::Image)}</span><input class="input mono" autofocus spellcheck="false"
                     data-testid="image" prop:value=image on:input=move |e| image.set(event_target_value(&e))/></label>
-                <footer class="dialog-foot"><button class="button primary" type="submit" data-testid="image-confirm">{t(Word::RollOut)}</button></footer>
+                <footer class="dialog-foot"><button type="button" class="button" on:click=move |_| imaging.set(false)>{t(Word::Cancel)}</button>
+                    <button class="button primary" type="submit" data-testid="image-confirm">{t(Word::RollOut)}</button></footer>
             </form>
         </Dialog>
     }

@@ -11,7 +11,7 @@ use longshore_page_model::kinds::{Kind, segment};
 use longshore_page_model::kube::{Deployment, Event, Node};
 use longshore_page_model::state::State;
 use longshore_page_model::table::{Row, row_state};
-use longshore_page_model::{deployment, node};
+use longshore_page_model::node;
 
 /// Events shown; more are on their page.
 const EVENTS: usize = 8;
@@ -43,8 +43,9 @@ pub fn Home() -> impl IntoView {
     };
     let tiles = move || {
         let now = live::now() / 10_000 * 10_000;
-        let pod_states: Vec<State> = pods.data.with(|p| p.items.values().filter_map(|r| row_state("Pod", r, &p.columns)).collect());
-        let deployment_states: Vec<State> = deployments.data.with(|d| d.items.values().map(|d| deployment::sentence(d, &[], now).state).collect());
+        let pod_states: Vec<State> = pods.data.with(|p| p.items.values().filter_map(|r| row_state("Pod", r, &p.columns, now)).collect());
+        let troubled = pods.data.with(|p| attention::troubled(p, now));
+        let deployment_states: Vec<State> = deployments.data.with(|d| d.items.values().map(|d| attention::deployment_state(d, &troubled, now)).collect());
         let node_states: Vec<State> = nodes.data.with(|n| n.items.values().map(|n| node::sentence(n, None, now).state).collect());
         [("deployments", Word::Deployments, Icon::Layers, deployment_states), ("pods", Word::PodsTitle, Icon::Box, pod_states), ("nodes", Word::Nodes, Icon::Server, node_states)]
             .into_iter()
@@ -76,12 +77,17 @@ pub fn Home() -> impl IntoView {
         all
     });
     let fresh = Memo::new(move |_| nodes.loaded() && nodes.data.with(|n| n.items.is_empty()));
+    let idle = Memo::new(move |_| loaded() && !fresh.get() && pods.data.with(|p| p.items.is_empty()) && deployments.data.with(|d| d.items.is_empty()));
     view! {
         <div class="page">
             <header class="page-head"><h1>{t(Word::Home)}</h1></header>
             <Show when=move || fresh.get()>
-                <section class="empty"><h2>{t(Word::FirstNode)}</h2><p>{t(Word::FirstNodeText)}</p>
+                <section class="empty"><h2>{t(Word::FirstNode)}</h2><p class="quiet">{t(Word::FirstNodeText)}</p>
                     <a class="button primary" href=move || scope.page("/add-node")>{icon(Icon::Plus)}{t(Word::AddNode)}</a></section>
+            </Show>
+            <Show when=move || idle.get()>
+                <section class="empty"><h2>{t(Word::FirstApp)}</h2><p class="quiet">{t(Word::FirstAppText)}</p>
+                    <a class="button primary" href=move || scope.page("/new")>{icon(Icon::Plus)}{t(Word::Deploy)}</a></section>
             </Show>
             <section class="card" aria-label=t(Word::NeedsAttention) data-testid="attention">
                 <h2>{t(Word::NeedsAttention)}</h2>
@@ -103,7 +109,12 @@ pub fn Home() -> impl IntoView {
 
 /// Events, newest first.
 #[component]
-pub fn EventRows(#[prop(into)] events: Signal<Vec<std::sync::Arc<Event>>>) -> impl IntoView {
+pub fn EventRows(
+    #[prop(into)] events: Signal<Vec<std::sync::Arc<Event>>>,
+    /// All of one object, which needs not be named again.
+    #[prop(default = false)]
+    own: bool,
+) -> impl IntoView {
     view! {
         <Show when=move || !events.with(Vec::is_empty) fallback=|| view! { <p class="quiet">{t(Word::NoEvents)}</p> }>
             <ul class="events">{move || events.get().into_iter().map(|event| view! {
@@ -111,7 +122,7 @@ pub fn EventRows(#[prop(into)] events: Signal<Vec<std::sync::Arc<Event>>>) -> im
                     <Mark state=if event.r#type == "Warning" { State::Degraded } else { State::Idle }/>
                     <span class="event-reason">{event.reason.clone()}</span>
                     <span class="event-text">{event.message.clone()}</span>
-                    <span class="quiet mono">{format!("{}/{}", event.involved_object.kind, event.involved_object.name)}</span>
+                    {(!own).then(|| view! { <span class="quiet mono">{format!("{}/{}", event.involved_object.kind, event.involved_object.name)}</span> })}
                     <span class="quiet">{(event.times() > 1).then(|| plural(Word::Times, event.times()))}" "<Ago time=event.last_seen().to_string()/></span>
                 </li>
             }).collect_view()}</ul>

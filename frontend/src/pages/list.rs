@@ -60,17 +60,20 @@ fn KindList(kind: Kind) -> impl IntoView {
     });
     on_cleanup(move || pressed.remove());
     let count = move || live.loaded().then(|| live.data.with(|d| d.items.len()));
-    let nodes = kind.kind == "Node";
+    let (nodes, deployments, kind_name) = (kind.kind == "Node", kind.kind == "Deployment", kind.kind.clone());
     let name = title(&kind);
     let heading = name.clone();
     let empty = move || view! {
         <div class="empty" data-testid="empty">
             {icon(if nodes { Icon::Server } else { Icon::Layers })}
-            <h2>{Word::NoneYet.with(&[("what", &name)])}</h2>
-            {if nodes {
-                view! { <a class="button primary" href=scope.page("/add-node")>{t(Word::AddNode)}</a> }.into_any()
-            } else {
-                view! { <a class="button primary" href=scope.page("/apply")>{t(Word::DeployYaml)}</a> }.into_any()
+            <h2>{Word::NoneYet.with(&[("what", &name.to_lowercase())])}</h2>
+            {match kind_name.as_str() {
+                "Node" => view! { <p class="quiet">{t(Word::FirstNodeText)}</p>
+                    <a class="button primary" href=scope.page("/add-node")>{icon(Icon::Plus)}{t(Word::AddNode)}</a> }.into_any(),
+                "Deployment" | "Pod" => view! { <p class="quiet">{t(Word::FirstAppText)}</p>
+                    <a class="button primary" href=scope.page("/new")>{icon(Icon::Plus)}{t(Word::Deploy)}</a> }.into_any(),
+                "Event" => view! { <p class="quiet">{t(Word::NoEventsText)}</p> }.into_any(),
+                _ => view! { <a class="button" href=scope.page("/apply")>{icon(Icon::FileText)}{t(Word::DeployYaml)}</a> }.into_any(),
             }}
         </div>
     };
@@ -83,6 +86,7 @@ fn KindList(kind: Kind) -> impl IntoView {
                 <input class="input filter" node_ref=input type="search" placeholder=t(Word::Filter) aria-label=t(Word::Filter)
                     data-testid="filter" prop:value=filter on:input=move |e| set_filter(event_target_value(&e))/>
                 {nodes.then(|| view! { <a class="button primary" href=move || scope.page("/add-node")>{icon(Icon::Plus)}{t(Word::AddNode)}</a> })}
+                {deployments.then(|| view! { <a class="button primary" href=move || scope.page("/new")>{icon(Icon::Plus)}{t(Word::Deploy)}</a> })}
             </header>
             <ResourceTable kind live filter empty/>
         </div>

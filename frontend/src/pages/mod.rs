@@ -6,6 +6,7 @@ pub mod deployment;
 pub mod home;
 pub mod kinds;
 pub mod list;
+pub mod new_app;
 pub mod node;
 pub mod object;
 pub mod pod;

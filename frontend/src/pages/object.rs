@@ -4,7 +4,7 @@ use super::{deployment, node, pod, service};
 use crate::client::cluster::{Scope, parameter, query_part, scope};
 use crate::client::live::{self, Query};
 use crate::client::http::{self, YAML};
-use crate::components::dialog::{Confirm, say};
+use crate::components::dialog::{Confirm, Copy, say};
 use crate::components::editor::Editor;
 use crate::components::icon::{Icon, icon};
 use crate::components::state::Ago;
@@ -12,9 +12,9 @@ use crate::words::{Word, t};
 use leptos::prelude::*;
 use longshore_page_model::kinds::Kind;
 use longshore_page_model::kube::Event;
+use longshore_page_model::read::Read;
 use longshore_page_model::table::Whole;
 use longshore_page_model::{apply, yaml};
-use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// What the parts of an object's page share.
@@ -35,8 +35,8 @@ impl Subject {
         self.kind.with_value(|k| self.namespace.with_value(|ns| self.name.with_value(|n| k.object_path(ns, n))))
     }
     /// The object as a small struct; none while it isn't there.
-    pub fn read<T: DeserializeOwned + PartialEq + Send + Sync + 'static>(self) -> Memo<Option<T>> {
-        Memo::new(move |_| self.whole.get().and_then(|w| T::deserialize(&w.tree).ok()))
+    pub fn read<T: Read + PartialEq + Send + Sync + 'static>(self) -> Memo<Option<T>> {
+        Memo::new(move |_| self.whole.get().map(|w| T::read(&w.tree)))
     }
     /// Changes it, and says how it went.
     pub fn patch(self, path: String, kind: &'static str, body: serde_json::Value, done: &'static str) {
@@ -118,12 +118,15 @@ fn Object(kind: Kind, namespace: String, name: String) -> impl IntoView {
         _ => view! { <General subject/> }.into_any(),
     };
     let typed = (kind.kind != "Pod").then(|| name.clone()).unwrap_or_default();
+    let kubectl = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
+    let kubectl = format!("kubectl get {}/{name}{kubectl} -o yaml", kind.full_name());
     let (title, crumb) = (name.clone(), super::list::title(&kind));
     view! {
         <div class="page">
             <nav class="crumbs"><a href=move || scope.list(&slug)>{crumb}</a>{(!namespace.is_empty()).then(|| view! { <span class="quiet mono">{namespace.clone()}</span> })}</nav>
             <header class="page-head">
                 <h1 class="mono" data-testid="object-name">{title}</h1>
+                <Copy text=kubectl name=Word::CopyKubectl/>
                 <span class="grow"></span>
                 {(kind.kind == "Deployment").then(|| view! { <deployment::Actions subject/> })}
                 {(kind.kind == "Node").then(|| view! { <node::Actions subject/> })}
@@ -180,8 +183,9 @@ fn decoded(base64: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|bytes| Word::BinaryBytes.with(&[("n", &bytes.as_bytes().len())]))
 }
 
+/// Its events, newest first.
 #[component]
-fn Events(subject: Subject) -> impl IntoView {
+pub fn Events(subject: Subject, #[prop(default = false)] heading: bool) -> impl IntoView {
     let (kind, namespace, name) = (subject.kind.with_value(|k| k.kind.clone()), subject.namespace.get_value(), subject.name.get_value());
     let namespace = if namespace.is_empty() { "default".to_string() } else { namespace };
     let path = Kind::by_slug("events", &[]).map(|k| k.list_path(Some(&namespace))).unwrap_or_default();
@@ -192,7 +196,7 @@ fn Events(subject: Subject) -> impl IntoView {
         all.sort_by(|a, b| b.last_seen().cmp(a.last_seen()));
         all
     });
-    view! { <section class="card"><super::home::EventRows events/></section> }
+    view! { <section class="card">{heading.then(|| view! { <h2>{t(Word::Events)}</h2> })}<super::home::EventRows events own=true/></section> }
 }
 
 /// The object as YAML, to read and to change: it is not overwritten while one types.

@@ -4,6 +4,7 @@ use crate::client::session;
 use crate::components::icon::{Icon, icon};
 use crate::words::{Word, t};
 use leptos::prelude::*;
+use std::time::Duration;
 
 #[component]
 pub fn SignIn(expired: bool) -> impl IntoView {
@@ -45,6 +46,9 @@ pub fn SignIn(expired: bool) -> impl IntoView {
 
 #[component]
 pub fn Unreachable() -> impl IntoView {
+    // It comes back by itself: whoever waits should not have to press anything.
+    let again = set_interval_with_handle(|| leptos::task::spawn_local(session::load()), Duration::from_secs(3));
+    on_cleanup(move || if let Ok(again) = &again { again.clear() });
     view! {
         <main class="sign-in">
             <div class="card form">

@@ -8,11 +8,12 @@
 mod subscription;
 
 use crate::accounts::{Accounts, TicketHolder};
-use axum::Router;
+use crate::process::listener::Peer;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 use longshore_api::Status;
@@ -56,11 +57,15 @@ struct Opening {
 async fn open(
     State(streams): State<Arc<Streams>>,
     Query(opening): Query<Opening>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    let is_secure = peer.is_none_or(|Extension(peer)| peer.tls);
     let caller = match (&opening.ticket, headers.get(AUTHORIZATION)) {
-        (Some(ticket), _) if same_origin(&headers) => streams.accounts.redeem_ticket(ticket).map(Caller::Ticket),
+        (Some(ticket), _) if same_origin(&headers, is_secure) => {
+            streams.accounts.redeem_ticket(ticket).map(Caller::Ticket)
+        }
         (Some(_), _) => Err(Status::failure(403, "Forbidden", "cross-origin request")),
         // A browser can't send this header with a WebSocket, so its origin says nothing here.
         (None, Some(token)) => Ok(Caller::Bearer(token.clone())),
@@ -74,11 +79,12 @@ async fn open(
     }
 }
 
-/// A browser always says where a page came from; it must be from here.
-fn same_origin(headers: &HeaderMap) -> bool {
+/// A browser always says where a page came from; it must be from here. In the clear the scheme says nothing: a proxy in
+/// front of us may have ended TLS.
+fn same_origin(headers: &HeaderMap, is_secure: bool) -> bool {
     let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
-    let from = text(ORIGIN).and_then(|o| o.split_once("://")).map(|(_, host)| host);
-    from.is_some() && from == text(HOST)
+    let from = text(ORIGIN).and_then(|o| o.split_once("://"));
+    from.is_some_and(|(scheme, host)| Some(host) == text(HOST) && (scheme == "https" || !is_secure && scheme == "http"))
 }
 
 /// The running subscriptions of one connection; dropped with it.

@@ -8,3 +8,5 @@ mod installation;
 mod joining;
 mod kubernetes;
 mod node_streams;
+mod page;
+mod stream;
