@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The main job from outside: release binaries, fresh folders, only commands that docs promise. Prints the seconds to three
 # ready replicas. Needs root, Docker and kubectl (scripts/setup installs them). Leaves nothing behind.
-# Usage: e2e/main-job.sh            builds first; SKIP_BUILD=1 takes the binaries that are there
+# Usage: e2e/main-job.sh    builds first; SKIP_BUILD=1 takes the binaries that are there, BIN=FOLDER others
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -n "${SKIP_BUILD:-}" ] || make -s build
 . scripts/env
 scripts/kubectl >/dev/null
-bin=$CARGO_TARGET_DIR/release
+bin=${BIN:-$CARGO_TARGET_DIR/release}
 work=$(mktemp -d /tmp/longshore-main-job.XXXXXX)
 server='' agent='' daemon=''
 socket=unix://$work/docker.sock
@@ -96,7 +96,8 @@ are_running 3 || fail "three containers run"
 seconds=$(awk -v a="$begin" -v b="$end" 'BEGIN { printf "%.2f", (b - a) / 1e9 }')
 step "three ready replicas after $seconds s"
 
-victim=$(running | head -n 1)
+all=$(running)
+victim=${all%%$'\n'*}
 docker --host "$socket" kill "$victim" >/dev/null
 until_ok 30 "a killed container is replaced" replaced "$victim"
 kubectl wait --for=condition=Ready pod -l app=hello --timeout=30s >/dev/null || fail "the pod is ready again"
@@ -109,10 +110,13 @@ step "five after scaling"
 
 kubectl set image deployment/hello hello=longshore/hello:v2 >/dev/null
 kubectl rollout status deployment/hello --timeout=90s >/dev/null || fail "the new image"
-kubectl rollout undo deployment/hello >/dev/null
+kubectl rollout undo deployment/hello >/dev/null 2>&1
 kubectl rollout status deployment/hello --timeout=90s >/dev/null || fail "the old image"
-pod=$(kubectl get pods -l app=hello --field-selector=status.phase=Running -o name | head -n 1)
-kubectl logs "$pod" | grep -q 'hello v1' || fail "logs"
+until_ok 60 "pods of the other image are gone" are_running 5
+all=$(kubectl get pods -l app=hello -o name)
+pod=${all%%$'\n'*}
+logs=$(kubectl logs "$pod")
+[[ $logs == *"hello v1"* ]] || fail "logs: $logs"
 [ "$(kubectl exec "$pod" -- sh -c 'echo $((6*7))')" = 42 ] || fail "exec"
 step "rolled out and back; logs and exec answer"
 
