@@ -21,6 +21,16 @@ impl Kubectl {
         Self { kubeconfig, program }
     }
 
+    /// Where the program itself lies.
+    pub fn program(&self) -> PathBuf {
+        let found = match self.program.is_absolute() {
+            true => Some(self.program.clone()),
+            false => std::env::var_os("PATH")
+                .and_then(|path| std::env::split_paths(&path).map(|d| d.join(&self.program)).find(|p| p.exists())),
+        };
+        found.and_then(|p| p.canonicalize().ok()).expect("kubectl is there: scripts/kubectl fetches it")
+    }
+
     /// The command, for those who want to drive it themselves.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);

@@ -2,5 +2,6 @@
 
 mod browser;
 mod hostile;
+mod in_cluster;
 mod main_job;
 mod postgres;
