@@ -22,3 +22,6 @@ pub mod spec;
 pub mod status;
 pub mod view;
 pub mod worker;
+
+#[cfg(test)]
+mod world;

@@ -10,7 +10,7 @@ use super::backoff::{Backoff, go_duration};
 use super::spec;
 use crate::runtime::{Record, Role};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -49,6 +49,17 @@ pub struct Memory {
     pub volumes_ready: bool,
     /// When termination began, for what is left of the grace period.
     pub ending_since: Option<Timestamp>,
+}
+
+impl Memory {
+    /// What an agent that starts again knows from the last status: how often each container was started, also where the
+    /// containers themselves are gone.
+    pub fn remembered(status: &PodStatus) -> Self {
+        let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        let started = all.filter(|s| s.container_id.as_deref().is_some_and(|id| !id.is_empty()));
+        let attempts = started.map(|s| (s.name.clone(), u32::try_from(s.restart_count).unwrap_or(0))).collect();
+        Self { attempts, ..Self::default() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -223,7 +234,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
 fn without_sandbox(input: &Input<'_>, policy: &str, dead: Option<&Record>, plan: &mut Plan) {
     let spec = input.pod.spec.as_ref();
     let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
-    let ran = input.records.iter().any(|r| r.role != Role::Sandbox && r.exit().is_some());
+    let ran = input.records.iter().any(|r| r.role != Role::Sandbox && r.exit().is_some())
+        || containers.iter().any(|c| input.memory.attempts.contains_key(&c.name));
     let ever = dead.is_some() || ran;
     let to_start = containers.iter().any(|c| match latest(input.records, &c.name) {
         Some(record) => spec::restarts(policy, record.exit().map(|e| e.code)),
@@ -297,6 +309,10 @@ fn init(input: &Input<'_>, policy: &str, sandbox: &str, plan: &mut Plan) -> Init
 /// One container of the pod; true when it runs or will.
 fn app(input: &Input<'_>, policy: &str, container: &Container, plan: &mut Plan) -> bool {
     let Some(record) = latest(input.records, &container.name) else {
+        // Somebody removed what was left of it: what must not run twice isn't started on that account.
+        if policy == "Never" && input.memory.attempts.contains_key(&container.name) {
+            return false;
+        }
         start(input, container, false, plan);
         return true;
     };
@@ -364,8 +380,8 @@ fn start(input: &Input<'_>, container: &Container, init: bool, plan: &mut Plan) 
             plan.steps.push(Step::Remove { id: record.id.clone() });
             record.attempt
         }
-        Some(record) => record.attempt + 1,
-        None => input.memory.attempts.get(name).map_or(0, |a| a + 1),
+        // Its newest record may have been removed behind our back: what is remembered counts too.
+        _ => record.map(|r| r.attempt).max(input.memory.attempts.get(name).copied()).map_or(0, |last| last + 1),
     };
     plan.steps.push(Step::Start { name: name.clone(), init, attempt });
 }
@@ -445,3 +461,6 @@ fn collect_garbage(input: &Input<'_>, plan: &mut Plan) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

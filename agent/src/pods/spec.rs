@@ -1,7 +1,7 @@
 //! Small questions to a pod's spec.
 
 use super::network::{HostPort, Protocol};
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodStatus};
 use sha2::{Digest, Sha256};
 
 /// Init containers first, then the others; with each whether it is an init container.
@@ -69,41 +69,6 @@ pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
 }
 
 /// Nothing of it runs any more, and nothing will: the last word of its status.
-pub fn is_final(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn host_ports_are_those_that_a_host_can_lend() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {
-            "initContainers": [{"name": "sidecar", "ports": [{"containerPort": 53, "hostPort": 5353, "protocol": "UDP"}]}],
-            "containers": [{"name": "a", "ports": [
-                {"containerPort": 80},
-                {"containerPort": 80, "hostPort": 8080, "hostIP": "0.0.0.0"},
-                {"containerPort": 443, "hostPort": 8443, "hostIP": "192.0.2.2", "protocol": "TCP"},
-                {"containerPort": 443, "hostPort": 8443, "hostIP": "fd00::1"},
-                {"containerPort": 9, "hostPort": 9, "protocol": "SCTP"},
-            ]}],
-        }}))
-        .unwrap();
-        let port = |protocol, host_ip: Option<[u8; 4]>, host_port, pod_port| HostPort {
-            protocol,
-            host_ip: host_ip.map(Into::into),
-            host_port,
-            pod_port,
-        };
-        assert_eq!(
-            host_ports(&pod),
-            [
-                port(Protocol::Udp, None, 5353, 53),
-                port(Protocol::Tcp, None, 8080, 80),
-                port(Protocol::Tcp, Some([192, 0, 2, 2]), 8443, 443),
-            ]
-        );
-    }
+pub fn is_final(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }

@@ -43,6 +43,10 @@ pub fn status(input: &Input<'_>) -> PodStatus {
     if let Some(refusal) = input.refusal {
         return refused(input, refusal);
     }
+    // The last word was said, and nothing is left that could add to it.
+    if spec::is_final(input.last) && input.records.is_empty() {
+        return input.last.clone();
+    }
     let pod_spec = pod.spec.as_ref();
     let policy = pod_spec.and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
     let init = pod_spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
@@ -135,6 +139,7 @@ fn container(input: &Input<'_>, container: &Container, init: bool, waits_for_ini
             // An end that was told and whose container is gone since is still its end.
             match old.and_then(|o| o.state.clone()).filter(|s| s.terminated.is_some()) {
                 Some(state) => (state, kept),
+                None if (input.finished || input.ending.is_some()) && is_lost(old) => (as_terminated(lost(old)), kept),
                 None => {
                     let reason = if waits_for_init { "PodInitializing" } else { "ContainerCreating" };
                     (as_waiting(ContainerStateWaiting { reason: Some(reason.into()), message: None }), before)
@@ -157,7 +162,7 @@ fn container(input: &Input<'_>, container: &Container, init: bool, waits_for_ini
         container_id: record.map(|r| format!("docker://{}", r.id)).or(old.and_then(|o| o.container_id.clone())),
         restart_count: record
             .map(|r| r.attempt)
-            .or(input.memory.attempts.get(&container.name).copied())
+            .max(input.memory.attempts.get(&container.name).copied())
             .map_or(old.map_or(0, |o| o.restart_count), |a| i32::try_from(a).unwrap_or(i32::MAX)),
         ready: done || (health.is_some_and(|h| h.ready && h.started) && !(init && !spec::is_sidecar(container))),
         started: Some(started),
@@ -166,6 +171,21 @@ fn container(input: &Input<'_>, container: &Container, init: bool, waits_for_ini
         volume_mounts: mounts(container),
         state: Some(state),
         last_state,
+        ..Default::default()
+    }
+}
+
+/// It was there, and nobody knows how it ended.
+fn is_lost(old: Option<&ContainerStatus>) -> bool {
+    old.and_then(|o| o.container_id.as_deref()).is_some_and(|id| !id.is_empty())
+}
+
+fn lost(old: Option<&ContainerStatus>) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id: old.and_then(|o| o.container_id.clone()),
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".into()),
+        message: Some("The container could not be located when the pod was terminated".into()),
         ..Default::default()
     }
 }
@@ -454,3 +474,6 @@ pub fn patch(uid: &str, acknowledged: &PodStatus, now: &PodStatus) -> Option<ser
     }
     (!changes.is_empty()).then(|| json!({ "metadata": { "uid": uid }, "status": changes }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ impl Worker {
         Self {
             context,
             wanted,
-            memory: remembered(&said),
+            memory: Memory::remembered(&said),
             probes: Probes::new(wake.clone()),
             wake,
             pulls: Pulls::default(),
@@ -126,7 +126,9 @@ impl Worker {
         let deadline = pod.spec.as_ref().and_then(|s| s.active_deadline_seconds).zip(self.last.start_time.as_ref());
         let ending = if removed || pod.metadata.deletion_timestamp.is_some() {
             Some(Ending::Deleted { grace: stop::deletion_grace(pod) })
-        } else if spec::is_final(pod) {
+        } else if pod.status.as_ref().is_some_and(spec::is_final)
+            || (self.refusal.is_none() && spec::is_final(&self.last))
+        {
             Some(Ending::Finished)
         } else if deadline.is_some_and(|(seconds, start)| now >= start.0 + SignedDuration::from_secs(seconds)) {
             Some(Ending::DeadlineExceeded)
@@ -334,7 +336,7 @@ impl Worker {
     /// A pod that is done needs no address any more, nor the host's ports.
     async fn stop_sandbox(&self, pod: &Pod, id: &str) -> Result<(), String> {
         self.context.runtime.stop(id, Duration::ZERO).await.map_err(|e| e.to_string())?;
-        match spec::is_final(pod) {
+        match spec::is_final(&self.last) {
             true => self.context.network.detach(spec::uid(pod)).await.map_err(|e| e.to_string()),
             false => Ok(()),
         }
@@ -362,13 +364,4 @@ impl Worker {
         self.memory.sandbox_retry_at = None;
         Ok(())
     }
-}
-
-/// What an agent that starts again knows from the last status: how often each container was started, also where the
-/// containers themselves are gone.
-fn remembered(status: &PodStatus) -> Memory {
-    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let started = all.filter(|s| s.container_id.as_deref().is_some_and(|id| !id.is_empty()));
-    let attempts = started.map(|s| (s.name.clone(), u32::try_from(s.restart_count).unwrap_or(0))).collect();
-    Memory { attempts, ..Default::default() }
 }
