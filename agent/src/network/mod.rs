@@ -39,6 +39,10 @@ use tokio::sync::watch;
 /// How often it is looked at without a reason.
 const MENDED_EVERY: Duration = Duration::from_secs(60);
 
+/// Why pods wait.
+pub const NO_RANGE: &str = "the node has no pod range yet";
+const BEING_MADE: &str = "the pods' network is being made";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("could not {doing}: {source}")]
@@ -113,7 +117,7 @@ pub struct PodNetwork {
     /// Held by whoever changes something.
     kept: tokio::sync::Mutex<Kept>,
     inside: watch::Sender<Option<Inside>>,
-    trouble: Mutex<Option<String>>,
+    not_ready: watch::Sender<Option<String>>,
     /// Whether the host's own route to the pods is someone else's; said once.
     shadowed: Mutex<Option<bool>>,
 }
@@ -134,7 +138,7 @@ impl PodNetwork {
             host,
             slice: watch::Sender::new(kept.slice),
             kubernetes: watch::Sender::new(kept.kubernetes),
-            trouble: Mutex::new(kept.slice.is_none().then(|| "the node has no pod range yet".to_owned())),
+            not_ready: watch::Sender::new(Some(if kept.slice.is_some() { BEING_MADE } else { NO_RANGE }.into())),
             kept: tokio::sync::Mutex::new(kept),
             inside: watch::Sender::new(None),
             shadowed: Mutex::default(),
@@ -225,21 +229,21 @@ impl PodNetwork {
     /// Brings everything but the pods' cables to what it should be.
     async fn mend(&self, kept: &mut Kept) -> Result<Inside, NetworkError> {
         let Some(slice) = *self.slice.borrow() else {
-            return Err(NetworkError::NotReady("the node has no pod range yet".into()));
+            return Err(NetworkError::NotReady(NO_RANGE.into()));
         };
         let done = self.set_up(kept, slice).await;
-        let trouble = done.as_ref().err().map(ToString::to_string);
-        let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
-        match (done, trouble) {
-            (Ok(inside), _) => {
+        let why = done.as_ref().err().map(ToString::to_string);
+        let new = self.not_ready.send_if_modified(|before| std::mem::replace(before, why.clone()) != why);
+        match done {
+            Ok(inside) => {
                 self.inside.send_replace(Some(inside.clone()));
                 Ok(inside)
             }
-            (Err(_), why) => {
-                if before != why {
-                    tracing::error!(error = why, "the pods' network is not ready");
+            Err(error) => {
+                if new {
+                    tracing::error!(%error, "the pods' network is not ready");
                 }
-                Err(NetworkError::NotReady(why.unwrap_or_default()))
+                Err(NetworkError::NotReady(error.to_string()))
             }
         }
     }
@@ -356,16 +360,15 @@ impl Network for PodNetwork {
 
     fn set_range(&self, pod_cidr: &str) {
         match slice(pod_cidr) {
-            None => *self.trouble.lock() = Some(format!("the node's pod range {pod_cidr:?} is of no use")),
+            None => {
+                self.not_ready.send_replace(Some(format!("the node's pod range {pod_cidr:?} is of no use")));
+            }
             wanted => drop(self.slice.send_if_modified(|now| std::mem::replace(now, wanted) != wanted)),
         }
     }
 
-    fn not_ready(&self) -> Option<String> {
-        match &*self.trouble.lock() {
-            None if self.inside.borrow().is_none() => Some("the pods' network is being made".into()),
-            trouble => trouble.clone(),
-        }
+    fn not_ready(&self) -> watch::Receiver<Option<String>> {
+        self.not_ready.subscribe()
     }
 
     fn dns_servers(&self) -> Vec<IpAddr> {

@@ -69,6 +69,7 @@ impl Reporter {
         let mut nodes = std::pin::pin!(watch.backoff(Backoff::watching()));
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut network = self.context.network.not_ready();
         loop {
             tokio::select! {
                 next = nodes.next() => match next {
@@ -85,6 +86,7 @@ impl Reporter {
                     None => return,
                 },
                 _ = look.tick() => {}
+                Ok(()) = network.changed() => {}
             }
             self.report().await;
         }
@@ -167,7 +169,7 @@ impl Reporter {
             disk_pressure: real && self.disk.look(short, now),
             runtime: self.runtime.clone(),
             runtime_down,
-            network_down: self.context.network.not_ready(),
+            network_down: self.context.network.not_ready().borrow().clone(),
             images: self.images.clone(),
             ..at_once
         };

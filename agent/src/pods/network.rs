@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
@@ -48,8 +49,8 @@ pub trait Network: Send + Sync + 'static {
     fn retain<'a>(&'a self, pod_uids: Vec<String>) -> BoxFuture<'a, Result<(), NetworkError>>;
     /// `spec.podCIDR` of this node's Node object, as soon as it is seen (and again after each change).
     fn set_range(&self, pod_cidr: &str);
-    /// Why pods can't have addresses yet, for the node's Ready condition; `None` when they can.
-    fn not_ready(&self) -> Option<String>;
+    /// Why pods can't have addresses now, for the node's Ready condition; `None` while they can.
+    fn not_ready(&self) -> watch::Receiver<Option<String>>;
     /// The cluster's name servers, as pods reach them; empty until there are any.
     fn dns_servers(&self) -> Vec<IpAddr>;
     /// Where pods in the host's network reach the cluster's API (the port is its Service's): on the host, the Service's own

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 pub struct Hollow {
     containers: Mutex<BTreeMap<String, Record>>,
@@ -188,9 +189,15 @@ impl Runtime for Hollow {
 }
 
 /// Addresses for pretended pods: of the node's slice; nobody can reach them.
-#[derive(Default)]
 pub struct HollowNetwork {
     state: Mutex<(Option<Ipv4Net>, Addresses)>,
+    not_ready: watch::Sender<Option<String>>,
+}
+
+impl Default for HollowNetwork {
+    fn default() -> Self {
+        Self { state: Mutex::default(), not_ready: watch::Sender::new(Some(network::NO_RANGE.into())) }
+    }
 }
 
 impl Network for HollowNetwork {
@@ -202,7 +209,7 @@ impl Network for HollowNetwork {
     ) -> BoxFuture<'a, Result<Vec<IpAddr>, NetworkError>> {
         let (slice, addresses) = &mut *self.state.lock();
         let answer = match slice {
-            None => Err(NetworkError::NotReady("the node has no pod range yet".into())),
+            None => Err(NetworkError::NotReady(network::NO_RANGE.into())),
             Some(slice) => match addresses.give(*slice, pod_uid) {
                 Some(ip) => Ok(vec![ip.into()]),
                 None => Err(NetworkError::Failed("no address is free in the node's pod range".into())),
@@ -224,11 +231,12 @@ impl Network for HollowNetwork {
     fn set_range(&self, pod_cidr: &str) {
         if let Some(slice) = network::slice(pod_cidr) {
             self.state.lock().0 = Some(slice);
+            self.not_ready.send_replace(None);
         }
     }
 
-    fn not_ready(&self) -> Option<String> {
-        self.state.lock().0.is_none().then(|| "the node has no pod range yet".into())
+    fn not_ready(&self) -> watch::Receiver<Option<String>> {
+        self.not_ready.subscribe()
     }
 
     fn dns_servers(&self) -> Vec<IpAddr> {

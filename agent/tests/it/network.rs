@@ -23,11 +23,11 @@ fn ip(text: &str) -> IpAddr {
 async fn pods_reach_each_other_and_the_host_reaches_them() {
     let machine = Machine::new().await;
     let agent = machine.agent("c-a", SLICE);
-    assert!(agent.not_ready().is_some(), "nothing is made yet");
+    assert!(agent.not_ready().borrow().is_some(), "nothing is made yet");
     let (a, a_ip) = machine.pod(&agent, "a").await;
     let (b, b_ip) = machine.pod(&agent, "b").await;
     assert_eq!((a_ip, b_ip), (ip("10.244.3.2"), ip("10.244.3.3")));
-    assert_eq!(agent.not_ready(), None);
+    assert_eq!(*agent.not_ready().borrow(), None);
     serve(&b.netns, ANY, 8080);
     let (mut stream, seen) = call(&a.netns, b_ip, 8080).await.unwrap();
     assert_eq!(seen, a_ip, "no translation between pods");
@@ -223,7 +223,7 @@ async fn without_a_slice_pods_wait() {
     let waits = Network::attach(&*agent, "a", machine.sandbox("a").path, vec![]).await.unwrap_err();
     assert!(matches!(waits, NetworkError::NotReady(_)));
     agent.set_range("fd00::/64");
-    assert_eq!(agent.not_ready().unwrap(), "the node's pod range \"fd00::/64\" is of no use");
+    assert_eq!(agent.not_ready().borrow().as_deref().unwrap(), "the node's pod range \"fd00::/64\" is of no use");
 }
 
 #[tokio::test]

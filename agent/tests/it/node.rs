@@ -311,8 +311,8 @@ impl Network for Loopback {
         .boxed()
     }
     fn set_range(&self, _: &str) {}
-    fn not_ready(&self) -> Option<String> {
-        None
+    fn not_ready(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        tokio::sync::watch::channel(None).1
     }
     fn dns_servers(&self) -> Vec<IpAddr> {
         Vec::new()
