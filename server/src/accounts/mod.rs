@@ -218,8 +218,14 @@ impl Accounts {
         if good { Ok(JoinGrant { cluster: token.cluster }) } else { Err(refused()) }
     }
 
-    /// Registers a machine that joins; 409 when another machine of the cluster holds the name.
+    /// Registers a machine that joins; 409 when another machine of the cluster holds the name, 401 for one that was taken
+    /// out: it does not come back by itself, however long its join token is good.
     pub async fn register_node(&self, cluster: &ClusterId, name: &str, public_key: &str) -> Result<NodeId, Status> {
+        if records::key_was_revoked(&self.pool, cluster, public_key).await.map_err(unavailable)? {
+            let why =
+                "this machine was removed from the cluster; `longshore-agent leave` forgets that, and it can join anew";
+            return Err(Status::failure(401, "Unauthorized", why));
+        }
         let id = NodeId::new(password::random_id("n"));
         let registered =
             records::register_node(&self.pool, cluster, &id, name, public_key).await.map_err(unavailable)?;

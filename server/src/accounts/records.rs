@@ -235,6 +235,17 @@ pub async fn register_node(
     Ok(row.fetch_optional(pool).await?.map(NodeId::new))
 }
 
+/// Whether a machine with this key was a node of the cluster and was taken out.
+pub async fn key_was_revoked(pool: &PgPool, cluster: &ClusterId, public_key: &str) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT 1 AS "one!" FROM node_identities
+           WHERE cluster = $1 AND public_key = $2 AND revoked_at IS NOT NULL LIMIT 1"#,
+        cluster.as_str(),
+        public_key
+    );
+    Ok(found.fetch_optional(pool).await?.is_some())
+}
+
 /// Whether this identity may still connect.
 pub async fn node_is_good(pool: &PgPool, cluster: &ClusterId, id: &NodeId) -> Result<bool> {
     let found = sqlx::query_scalar!(

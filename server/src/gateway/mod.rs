@@ -50,7 +50,8 @@ pub struct Member {
 /// Who may be a node: implemented by `accounts`.
 pub trait Nodes: Send + Sync + 'static {
     /// Judges the join token, gives the machine an id (or its old one: a machine that joins again with the same key is
-    /// the same node) and signs a credential for its key. A name that belongs to another live identity is 409.
+    /// the same node) and signs a credential for its key. A name that belongs to another live identity is 409; a
+    /// machine whose identity was revoked, and a token that is no good, 401.
     fn join(&self, join: Join) -> BoxFuture<'_, Result<Joined, Status>>;
     /// Judges signature, expiry and revocation of a credential: 401 for any of them.
     fn verify<'a>(&'a self, credential: &'a str) -> BoxFuture<'a, Result<Member, Status>>;

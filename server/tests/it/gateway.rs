@@ -61,7 +61,8 @@ async fn only_a_good_token_joins_and_a_name_belongs_to_one_machine() {
         let answer = here.post(JOIN_PATH, body.clone()).await;
         assert_eq!(answer.refusal().0, code, "{} for {body:.100}", answer.text);
     }
-    assert_eq!(first.joined.name, "n1");
+    let again = here.ask_to_join("n1", &first.key).await.json();
+    assert_eq!(again["node"], first.joined.node.as_str(), "the same machine is the same node");
     assert!(first.joined.ca.starts_with("-----BEGIN CERTIFICATE-----"));
 }
 
@@ -156,7 +157,9 @@ async fn deleting_a_node_cuts_its_machine_off_and_frees_its_name() {
     assert_eq!(here.api("DELETE", "/api/v1/nodes/n1", json!(null)).await.status, 200);
     assert_eq!(tunnel.opener.ended().await, Ended::ClosedByPeer);
     assert_eq!(machine.refused(&machine.proof(TUNNEL_PATH, now())).await.refusal().0, 401);
-    assert_ne!(here.join("n1").await.joined.node, machine.joined.node);
+    let again = here.ask_to_join("n1", &machine.key).await.refusal();
+    assert!(again.0 == 401 && again.1.starts_with("this machine was removed from the cluster"), "{again:?}");
+    assert_ne!(here.join("n1").await.joined.node, machine.joined.node, "another machine may have the name");
 }
 
 #[tokio::test(flavor = "multi_thread")]

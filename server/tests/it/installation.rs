@@ -162,11 +162,15 @@ impl Installation {
         self.send(request.body(body.to_string()).expect("a request")).await
     }
 
-    pub async fn join(&self, name: &str) -> Machine<'_> {
-        let key = SigningKey::from_bytes(&rand::random());
+    pub async fn ask_to_join(&self, name: &str, key: &SigningKey) -> Answer {
         let public_key = URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes());
         let join = json!({"token": self.token, "name": name, "publicKey": public_key, "agentVersion": "0.0.0"});
-        let answer = self.post(JOIN_PATH, join).await;
+        self.post(JOIN_PATH, join).await
+    }
+
+    pub async fn join(&self, name: &str) -> Machine<'_> {
+        let key = SigningKey::from_bytes(&rand::random());
+        let answer = self.ask_to_join(name, &key).await;
         assert_eq!(answer.status, 201, "{}", answer.text);
         Machine { here: self, key, joined: serde_json::from_value(answer.json()).expect("what joining gives") }
     }
