@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod firewall;
 mod images;
 mod machine;
 mod network;
