@@ -18,7 +18,7 @@ impl Docker {
         Self::start_in(folder, None)
     }
 
-    /// The same inside a network namespace: another machine, as far as networks go.
+    /// The same inside a network namespace and with mounts of its own: another machine, as far as these go.
     pub fn start_in(folder: &Path, netns: Option<&str>) -> Self {
         fs::create_dir_all(folder).expect("the daemon's folder");
         let mut docker = Self { folder: folder.into(), daemon: spawn(folder, netns), netns: netns.map(String::from) };
@@ -133,8 +133,10 @@ fn spawn(folder: &Path, netns: Option<&str>) -> Child {
     let again = log.try_clone().expect("the daemon's log");
     let mut command = match netns {
         Some(name) => {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", name, "dockerd"]);
+            // Not by `ip netns exec`, which hides the host's control groups.
+            let mut command = Command::new("unshare");
+            let network = format!("--net=/var/run/netns/{name}");
+            command.args(["--mount", "--propagation", "slave", "nsenter", &network, "dockerd"]);
             command
         }
         None => Command::new("dockerd"),

@@ -136,6 +136,8 @@ pub struct ContainerSpec {
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,
+    /// `SIGUSR1`; without it the image's.
+    pub stop_signal: Option<String>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<String>,
     pub host_network: bool,
@@ -312,6 +314,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// False for pretended containers: then no volumes are written, no references fetched, no probes made.
     fn is_real(&self) -> bool {
         true
+    }
+
+    /// The mount namespace in which it looks for what it mounts into containers; `None`: this process's own.
+    fn mounts(&self) -> BoxFuture<'_, Option<PathBuf>> {
+        Box::pin(async { None })
     }
 
     /// All own containers (`pod_uid`: of one pod), in no particular order.

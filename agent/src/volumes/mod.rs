@@ -5,6 +5,7 @@
 
 pub mod content;
 mod etc;
+mod place;
 mod sub_path;
 pub mod token;
 pub mod writer;
@@ -31,6 +32,12 @@ pub use etc::{hostname, hosts, resolv_conf};
 /// are made of has changed. `Err`: the message of a `FailedMount`. `Ok`: when to call again (tokens).
 pub async fn sync(context: &Context, pod: &Pod, facts: &Facts, now: Timestamp) -> Result<Option<Timestamp>, String> {
     let (tokens, next) = token::fetch(context, pod, now).await?;
+    let place = context.runtime.mounts().await;
+    place::within(place.as_deref(), || bring(context, pod, facts, &tokens)).map_err(|e| e.to_string())??;
+    Ok(next)
+}
+
+fn bring(context: &Context, pod: &Pod, facts: &Facts, tokens: &content::Tokens) -> Result<(), String> {
     let dir = context.pod_dir(spec::uid(pod));
     make_dir(&dir, 0o750).map_err(|e| e.to_string())?;
     let group = fs_group(pod);
@@ -39,7 +46,7 @@ pub async fn sync(context: &Context, pod: &Pod, facts: &Facts, now: Timestamp) -
             |e: &dyn std::fmt::Display| format!("MountVolume.SetUp failed for volume \"{}\" : {e}", volume.name);
         let at = dir.join("volumes").join(&volume.name);
         let lookup = InNamespace { references: &context.references, namespace: spec::namespace(pod) };
-        match content::payload(pod, volume, facts, &lookup, &tokens) {
+        match content::payload(pod, volume, facts, &lookup, tokens) {
             Some(payload) => {
                 let payload = payload.map_err(|e| failed(&e))?;
                 make_dir(&at, 0o755).and_then(|()| writer::write(&at, &payload, group)).map_err(|e| failed(&e))?;
@@ -47,7 +54,7 @@ pub async fn sync(context: &Context, pod: &Pod, facts: &Facts, now: Timestamp) -
             None => prepare(volume, &at, group).map_err(|e| failed(&e))?,
         }
     }
-    Ok(next)
+    Ok(())
 }
 
 fn fs_group(pod: &Pod) -> Option<u32> {
@@ -132,7 +139,18 @@ fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
 }
 
 /// What is mounted into one container. `Err`: the message of a `CreateContainerConfigError`.
-pub fn mounts(
+pub async fn mounts(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+    env: &environment::Environment,
+) -> Result<Vec<Mount>, String> {
+    let place = context.runtime.mounts().await;
+    place::within(place.as_deref(), || sources(context, pod, container, attempt, env)).map_err(|e| e.to_string())?
+}
+
+fn sources(
     context: &Context,
     pod: &Pod,
     container: &Container,
@@ -233,9 +251,10 @@ pub fn write_etc(context: &Context, pod: &Pod, ips: &[IpAddr], api: Option<IpAdd
 }
 
 /// Unmounts and removes everything of a pod. What lies behind a hostPath stays.
-pub fn teardown(context: &Context, pod: &Pod) -> io::Result<()> {
+pub async fn teardown(context: &Context, pod: &Pod) -> io::Result<()> {
     token::forget(context, pod);
-    remove(&context.pod_dir(spec::uid(pod)))
+    let (place, dir) = (context.runtime.mounts().await, context.pod_dir(spec::uid(pod)));
+    place::within(place.as_deref(), || remove(&dir))?
 }
 
 /// Invariant: nothing is removed while something is mounted below, or it would be what others keep there that goes.
@@ -244,7 +263,7 @@ pub fn remove(dir: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
-    let mounted: Vec<PathBuf> = fs::read_to_string("/proc/self/mountinfo")?
+    let mounted: Vec<PathBuf> = fs::read_to_string("/proc/thread-self/mountinfo")?
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(unescape)

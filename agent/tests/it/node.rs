@@ -42,8 +42,13 @@ pub struct Machinery {
 
 impl Machinery {
     pub fn start() -> Self {
+        Self::start_in(None)
+    }
+
+    /// With a daemon that has a network and mounts of its own.
+    pub fn start_in(netns: Option<&str>) -> Self {
         let folder = tempfile::Builder::new().prefix("longshore-it").tempdir().unwrap();
-        let docker = Docker::start(&folder.path().join("docker"));
+        let docker = Docker::start_in(&folder.path().join("docker"), netns);
         docker.make_sample_image();
         Self { docker, api: Api::new(), folder }
     }

@@ -92,6 +92,44 @@ async fn volumes_are_mounted_and_follow_their_objects() {
     assert!(!mounts.contains(&ours), "nothing stays mounted: {mounts}");
 }
 
+struct Elsewhere(String);
+
+impl Elsewhere {
+    fn make() -> Self {
+        let name = format!("longshore-it-{}", std::process::id());
+        assert!(std::process::Command::new("ip").args(["netns", "add", &name]).status().unwrap().success());
+        Self(name)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_with_mounts_of_its_own_finds_its_volumes() {
+    let elsewhere = Elsewhere::make();
+    let machine = Machinery::start_in(Some(&elsewhere.0));
+    let node = machine.agent();
+    let mut main = shell("main", WAIT);
+    main["volumeMounts"] =
+        json!([{"name": "v", "mountPath": "/all"}, {"name": "v", "mountPath": "/part", "subPath": "a/b"}]);
+    machine.pod(
+        "p",
+        json!({"containers": [main], "terminationGracePeriodSeconds": 1,
+        "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]}),
+    );
+    machine.running("p").await;
+    assert_eq!(node.output("p", "main", "echo x > /part/file; cat /all/a/b/file").await, "x");
+    let mounts = node.output("p", "main", "grep ' /all ' /proc/mounts").await;
+    assert!(mounts.starts_with("tmpfs /all tmpfs"), "{mounts}");
+    machine.api.delete_pod("p", 1);
+    machine.gone("p").await;
+    assert!(!machine.data_dir().join("pods/p").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_run_and_a_failed_first_one_kills() {
     let machine = Machinery::start();

@@ -21,6 +21,7 @@ use crate::runtime::{Record, SandboxSpec};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Worker {
     findings: look::Findings,
     hooks: stop::Hooks,
     refusal: Option<Refusal>,
+    /// The crash loops that were told of.
+    held_back: BTreeMap<String, String>,
     ips: Vec<IpAddr>,
     /// What the server has last accepted.
     said: PodStatus,
@@ -72,6 +75,7 @@ impl Worker {
             findings: look::Findings::default(),
             hooks: stop::Hooks::default(),
             refusal: None,
+            held_back: BTreeMap::new(),
             ips: Vec::new(),
             last: said.clone(),
             said,
@@ -106,6 +110,7 @@ impl Worker {
             let health = self.probes.health();
             let input = Input { pod: &pod, records: &records, health: &health, memory: &self.memory, ending, now };
             let plan = plan::plan(&input);
+            self.tell_back_off(&pod, &plan);
             self.say(&pod, &records, &plan, ending, now).await;
             if plan.finished && (removed || pod.metadata.deletion_timestamp.is_some()) {
                 if self.bury(&pod, &records, removed).await {
@@ -168,6 +173,23 @@ impl Worker {
         let _ = tokio::time::timeout(limit.unwrap_or(longest).min(longest), woken).await;
     }
 
+    /// Once for each time that a container is held back.
+    fn tell_back_off(&mut self, pod: &Pod, plan: &Plan) {
+        for (name, message) in &plan.crash_loops {
+            if self.held_back.get(name) != Some(message) {
+                let init = spec::containers(pod).any(|(c, init)| init && &c.name == name);
+                let text = format!(
+                    "Back-off restarting failed container {name} in pod {}_{}({})",
+                    spec::name(pod),
+                    spec::namespace(pod),
+                    spec::uid(pod)
+                );
+                self.context.events.pod(pod, Some((name, init)), true, "BackOff", text);
+            }
+        }
+        self.held_back.clone_from(&plan.crash_loops);
+    }
+
     async fn say(&mut self, pod: &Pod, records: &[Record], plan: &Plan, ending: Option<Ending>, now: Timestamp) {
         let hosts = self.context.machine.read().addresses.clone();
         let health = self.probes.health();
@@ -223,7 +245,7 @@ impl Worker {
             tracing::warn!(pod = spec::name(pod), %error, "a pod's address was not given back");
             return false;
         }
-        if let Err(error) = crate::volumes::teardown(&self.context, pod) {
+        if let Err(error) = crate::volumes::teardown(&self.context, pod).await {
             tracing::warn!(pod = spec::name(pod), %error, "a pod's volumes were not removed");
             return false;
         }
@@ -319,6 +341,10 @@ impl Worker {
             cgroup_parent: None,
             sysctls: sysctls.into_iter().map(|s| (s.name.replace('/', "."), s.value)).collect(),
         };
+        if attempt > 0 {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.context.events.pod(pod, None, false, "SandboxChanged", message);
+        }
         let run = match admission::sandbox(pod) {
             Ok(()) => {
                 self.memory.attempts.insert(String::new(), attempt + 1);

@@ -195,7 +195,7 @@ impl Worker {
         let services = self.services(pod).await?;
         let env = environment::environment(pod, container, &self.facts(pod), &services, &lookup)?;
         let mounts: Vec<Mount> = match real {
-            true => volumes::mounts(&self.context, pod, container, attempt, &env)?,
+            true => volumes::mounts(&self.context, pod, container, attempt, &env).await?,
             false => Vec::new(),
         };
         let profiles = self.context.data_dir.join("seccomp");
@@ -225,6 +225,7 @@ impl Worker {
             stdin: container.stdin == Some(true),
             stdin_once: container.stdin_once == Some(true),
             tty: container.tty == Some(true),
+            stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
             mounts,
             host_network: spec::host_network(pod),
             host_ipc: pod_spec.host_ipc == Some(true),

@@ -93,6 +93,7 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin_once),
         tty: Some(spec.tty),
+        stop_signal: spec.stop_signal.clone(),
         user: spec.security.user.clone(),
         labels: Some(labels::of_container(owner, spec)),
         host_config: Some(host),

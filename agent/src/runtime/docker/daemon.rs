@@ -10,10 +10,16 @@ const LOWEST: i64 = -1000;
 /// The lowest `oom_score_adj` that containers of the daemon behind `socket` can be given. A daemon without the right to
 /// lower it (it runs in a container itself) can't start a container that asks for less than its own.
 pub async fn lowest_oom_score_adj(socket: &Path) -> i64 {
-    let Ok(stream) = UnixStream::connect(socket).await else { return LOWEST };
-    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 0) else { return LOWEST };
+    let Some(pid) = pid(socket).await else { return LOWEST };
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
     lowest(&read("status"), &read("oom_score_adj"))
+}
+
+/// Of the process that listens: the daemon, or the system's manager where that one holds its socket. `None` when it can't
+/// be seen from here.
+pub async fn pid(socket: &Path) -> Option<i32> {
+    let stream = UnixStream::connect(socket).await.ok()?;
+    stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0)
 }
 
 fn lowest(status: &str, own: &str) -> i64 {

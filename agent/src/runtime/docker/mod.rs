@@ -336,6 +336,10 @@ impl Runtime for Docker {
         .boxed()
     }
 
+    fn mounts(&self) -> BoxFuture<'_, Option<PathBuf>> {
+        async { daemon::pid(&self.inner.socket).await.map(|pid| format!("/proc/{pid}/ns/mnt").into()) }.boxed()
+    }
+
     fn containers<'a>(&'a self, pod_uid: Option<&'a str>) -> Answer<'a, Vec<Record>> {
         self.list(pod_uid).boxed()
     }
