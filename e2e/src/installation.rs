@@ -178,6 +178,20 @@ impl Agent {
         self.child = Some(child);
     }
 
+    /// What a pod at `address` (IP:PORT) answers to the node. Asked from inside the cluster's network: the host's own route
+    /// to it may be another cluster's, of whoever has one running on this machine.
+    pub fn http_get(&self, address: &str) -> Result<String, String> {
+        let netns = format!("--net={}", self.folder.join("network/netns").display());
+        let output = Command::new("nsenter")
+            .args([&netns, "curl", "-sS", "--max-time", "5", &format!("http://{address}/")])
+            .output()
+            .map_err(|error| error.to_string())?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
     /// SIGKILL, as a crash: containers go on.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -395,6 +395,21 @@ fn conditions(input: &Input<'_>, init: &[Container], initialized: bool, status: 
 /// The conditions that this node owns.
 pub const OURS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
 
+/// Takes over into `ours` what others have written over our conditions: the control plane says a pod isn't ready while its
+/// node is silent, and who comes back has to say it anew. Whether there was any.
+pub fn overruled(ours: &mut PodStatus, server: &PodStatus) -> bool {
+    let mut any = false;
+    let conditions = server.conditions.iter().flatten().filter(|c| OURS.contains(&c.type_.as_str()));
+    for theirs in conditions {
+        let known = ours.conditions.iter_mut().flatten().find(|c| c.type_ == theirs.type_);
+        if let Some(known) = known.filter(|c| c.status != theirs.status) {
+            *known = theirs.clone();
+            any = true;
+        }
+    }
+    any
+}
+
 fn condition(type_: &str, is: bool, reason: Option<&str>, message: Option<String>) -> PodCondition {
     PodCondition {
         type_: type_.into(),

@@ -50,7 +50,7 @@ impl Probes {
         self.tasks.retain(|id, _| running.iter().any(|r| &r.id == id));
         self.health.lock().retain(|id, _| running.iter().any(|r| &r.id == id));
         for record in running {
-            if self.health.lock().contains_key(&record.id) {
+            if self.tasks.contains_key(&record.id) {
                 continue;
             }
             let Some((container, _)) = spec::containers(pod).find(|(c, _)| c.name == record.name) else { continue };
@@ -59,14 +59,17 @@ impl Probes {
             let told = told(last, record);
             let started = !has(&container.startup_probe) || told.is_some_and(|s| s.started == Some(true));
             let ready = started && (!has(&container.readiness_probe) || told.is_some_and(|s| s.ready));
-            self.health.lock().insert(record.id.clone(), Health { started, ready, failed: None });
-            if has(&container.startup_probe) || has(&container.readiness_probe) || has(&container.liveness_probe) {
+            self.health.lock().entry(record.id.clone()).or_insert(Health { started, ready, failed: None });
+            let any =
+                has(&container.startup_probe) || has(&container.readiness_probe) || has(&container.liveness_probe);
+            // A pod that was adopted has its address a moment later.
+            if let Some(ip) = ip.filter(|_| any) {
                 let prober = Prober {
                     context: context.clone(),
                     pod: pod.clone(),
                     container: container.clone(),
                     record: record.clone(),
-                    ip: ip.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+                    ip,
                     health: self.health.clone(),
                     wake: self.wake.clone(),
                 };

@@ -2,8 +2,6 @@
 
 use longshore_e2e::kubectl::container_ids;
 use longshore_e2e::{Docker, Installation, eventually};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 fn deployment(replicas: u32, version: &str) -> String {
@@ -27,23 +25,12 @@ spec:
     )
 }
 
-fn http_get(address: &str) -> Result<String, String> {
-    let address = address.parse().map_err(|_| format!("{address:?} is no address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).map_err(|e| e.to_string())?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| e.to_string())?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(|e| e.to_string())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).map_err(|e| e.to_string())?;
-    Ok(text)
-}
-
 #[test]
-#[ignore = "needs the agent's wiring and the driver of controllers"]
 fn a_deployment_runs_heals_scales_rolls_out_and_back_and_goes() {
     let installation = Installation::start();
     let docker = Docker::start(&installation.folder().join("docker"));
     docker.make_sample_image();
-    let _agent = installation.start_agent("worker", &docker);
+    let agent = installation.start_agent("worker", &docker);
     let kubectl = installation.kubectl();
 
     kubectl.apply(&deployment(3, "v1"));
@@ -53,8 +40,9 @@ fn a_deployment_runs_heals_scales_rolls_out_and_back_and_goes() {
     for pod in &pods {
         let ip = pod["status"]["podIP"].as_str().expect("a ready pod has an address");
         let name = pod["metadata"]["name"].as_str().expect("a pod has a name");
-        let text =
-            eventually("the pod answers on its address", Duration::from_secs(10), || http_get(&format!("{ip}:8080")));
+        let text = eventually("the pod answers on its address", Duration::from_secs(10), || {
+            agent.http_get(&format!("{ip}:8080"))
+        });
         assert!(text.contains(&format!("hello v1 from {name}")), "{text}");
     }
 
@@ -117,7 +105,6 @@ fn the_server_is_killed_and_nothing_is_lost() {
 }
 
 #[test]
-#[ignore = "needs the agent's wiring and the driver of controllers"]
 fn an_agent_is_killed_and_comes_back_to_containers_that_went_on() {
     let mut installation = Installation::start();
     let mut docker = Docker::start(&installation.folder().join("docker"));

@@ -233,3 +233,20 @@ fn quality_of_service_by_requests_and_limits() {
     assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m"}})), "Guaranteed");
     assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "10m"}})), "Burstable");
 }
+
+#[test]
+fn a_condition_that_others_changed_is_said_anew() {
+    let status = |ready: &str| -> PodStatus {
+        let conditions = json!([
+            {"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            {"type": "PodScheduled", "status": ready}]);
+        serde_json::from_value(json!({"phase": "Running", "conditions": conditions})).unwrap()
+    };
+    let (now, mut said) = (status("True"), status("True"));
+    assert!(!overruled(&mut said, &status("True")));
+    assert_eq!(patch("u", &said, &now), None);
+    assert!(overruled(&mut said, &status("False")));
+    let patch = patch("u", &said, &now).unwrap();
+    assert_eq!(patch["status"]["conditions"].as_array().unwrap().len(), 1);
+    assert_eq!(patch["status"]["conditions"][0]["status"], "True");
+}

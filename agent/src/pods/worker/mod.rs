@@ -59,6 +59,8 @@ pub struct Worker {
     said: PodStatus,
     last: PodStatus,
     unsaid: bool,
+    /// The newest version of the object that `said` was compared with.
+    heard: u64,
 }
 
 impl Worker {
@@ -80,6 +82,7 @@ impl Worker {
             last: said.clone(),
             said,
             unsaid: false,
+            heard: 0,
         }
     }
 
@@ -87,6 +90,7 @@ impl Worker {
     pub async fn run(mut self) {
         loop {
             let Wanted { pod, removed } = self.wanted.borrow_and_update().clone();
+            self.hear(&pod);
             let now = Timestamp::now();
             let records = match self.context.runtime.containers(Some(spec::uid(&pod))).await {
                 Ok(records) => records,
@@ -123,6 +127,18 @@ impl Worker {
                 self.pause(until).await;
             } else {
                 self.act(&pod, &records, plan.steps).await;
+            }
+        }
+    }
+
+    /// Compares what the server has with what was said, unless it is older than our own last word.
+    fn hear(&mut self, pod: &Pod) {
+        let version = version(pod);
+        if let Some(status) = pod.status.as_ref().filter(|_| version > self.heard) {
+            self.heard = version;
+            status::overruled(&mut self.last, status);
+            if status::overruled(&mut self.said, status) {
+                self.wake.notify_one();
             }
         }
     }
@@ -218,18 +234,21 @@ impl Worker {
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), spec::namespace(pod));
         let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
         let write = api.patch_status(spec::name(pod), &params, &patch);
-        self.unsaid = match tokio::time::timeout(Duration::from_secs(5), write).await {
-            Ok(Ok(_)) => false,
+        let written = match tokio::time::timeout(Duration::from_secs(5), write).await {
+            Ok(Ok(written)) => Some(Some(written)),
             // Another pod has the name by now, or none: there is nobody to tell.
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => false,
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Some(None),
             Ok(Err(e)) => {
                 tracing::debug!(pod = spec::name(pod), error = %e, "a status was not written");
-                true
+                None
             }
-            Err(_) => true,
+            Err(_) => None,
         };
-        if !self.unsaid {
+        self.unsaid = written.is_none();
+        if let Some(written) = written {
             self.said = self.last.clone();
+            // What others wrote before it is in there, too.
+            written.iter().for_each(|pod| self.hear(pod));
         }
     }
 
@@ -390,4 +409,9 @@ impl Worker {
         self.memory.sandbox_retry_at = None;
         Ok(())
     }
+}
+
+/// Resource versions are ordered numbers.
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
