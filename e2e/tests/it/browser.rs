@@ -1,6 +1,6 @@
 //! The page in a real browser: what one does is done, what others do shows by itself, and nothing needs a reload.
 
-use longshore_e2e::{Browser, Installation, Kubectl};
+use longshore_e2e::{Browser, Docker, Installation, Kubectl};
 use serde_json::json;
 
 /// A mark in the page's memory that a reload would wipe out.
@@ -158,6 +158,25 @@ fn a_deployment_from_the_form() {
     let made = kubectl.json(&["get", "deployment", "hello"]);
     assert_eq!(made["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"], "ahoy");
     assert_eq!(kubectl.json(&["get", "service", "hello"])["spec"]["ports"][0]["targetPort"], 8080);
+    story.was_never_reloaded();
+}
+
+#[test]
+fn real_containers_and_their_logs() {
+    let story = Story::signed_in(Browser::open());
+    let browser = &story.browser;
+    let docker = Docker::start(&story.installation.folder().join("docker"));
+    docker.make_sample_image();
+    let _agent = story.installation.start_agent("worker", &docker);
+    browser.press("[data-testid=rail-deploy]");
+    browser.fill("[data-testid=new-image]", "longshore/hello:v1");
+    browser.press("[data-testid=deploy]");
+    browser.wait_text("[data-testid=status-sentence]", "Serving 3 of 3");
+    assert_eq!(docker.pod_containers().len(), 3);
+    browser.press("table[data-kind=Pod] .cell-name a");
+    browser.wait_text("[data-testid=status-sentence]", "Running on worker");
+    browser.press("[data-testid=tab-logs]");
+    browser.wait_text("[data-testid=log]", "listens on 8080");
     story.was_never_reloaded();
 }
 

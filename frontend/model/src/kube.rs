@@ -172,6 +172,13 @@ impl Event {
             .find(|time| !time.is_empty())
             .unwrap_or(&self.metadata.creation_timestamp)
     }
+    /// Whether it has all words of a filter, which is in lower case.
+    pub fn mentions(&self, filter: &str) -> bool {
+        let object = &self.involved_object;
+        let said = [&self.reason, &self.message, &self.r#type, &object.kind, &object.name, &object.namespace];
+        let said = said.map(|text| text.to_lowercase());
+        filter.split_whitespace().all(|word| said.iter().any(|text| text.contains(word)))
+    }
     pub fn times(&self) -> i64 {
         self.count.max(self.series.count).max(1)
     }

@@ -115,14 +115,24 @@ pub fn EventRows(
     #[prop(default = false)]
     own: bool,
 ) -> impl IntoView {
+    let scope = scope();
+    let object = move |event: &Event| {
+        let about = &event.involved_object;
+        let text = format!("{}/{}", about.kind, about.name);
+        let kind = scope.discovered.with(|d| Kind::named(&about.kind, d));
+        match kind {
+            Some(kind) => view! { <a class="quiet mono" href=scope.object(&kind.slug(), &about.namespace, &about.name)>{text}</a> }.into_any(),
+            None => view! { <span class="quiet mono">{text}</span> }.into_any(),
+        }
+    };
     view! {
-        <Show when=move || !events.with(Vec::is_empty) fallback=|| view! { <p class="quiet">{t(Word::NoEvents)}</p> }>
+        <Show when=move || !events.with(Vec::is_empty) fallback=|| view! { <p class="quiet">{t(Word::NoEvents)}" "{t(Word::NoEventsText)}</p> }>
             <ul class="events">{move || events.get().into_iter().map(|event| view! {
                 <li>
                     <Mark state=if event.r#type == "Warning" { State::Degraded } else { State::Idle }/>
                     <span class="event-reason">{event.reason.clone()}</span>
                     <span class="event-text">{event.message.clone()}</span>
-                    {(!own).then(|| view! { <span class="quiet mono">{format!("{}/{}", event.involved_object.kind, event.involved_object.name)}</span> })}
+                    {(!own).then(|| object(&event))}
                     <span class="quiet">{(event.times() > 1).then(|| plural(Word::Times, event.times()))}" "<Ago time=event.last_seen().to_string()/></span>
                 </li>
             }).collect_view()}</ul>

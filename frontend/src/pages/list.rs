@@ -19,6 +19,8 @@ pub fn List() -> impl IntoView {
     let kind = Memo::new(move |_| scope.kind(&slug.get()));
     view! {
         {move || match kind.get() {
+            // Their names mean nothing, and the newest come first.
+            Some(kind) if kind.kind == "Event" => view! { <super::events::Events kind/> }.into_any(),
             Some(kind) => view! { <KindList kind/> }.into_any(),
             None if scope.discovered.with(Vec::is_empty) => view! { <p class="quiet" aria-busy="true">{t(Word::Loading)}</p> }.into_any(),
             None => view! { <super::NotFound what=t(Word::NoSuchKind)/> }.into_any(),
@@ -72,7 +74,6 @@ fn KindList(kind: Kind) -> impl IntoView {
                     <a class="button primary" href=scope.page("/add-node")>{icon(Icon::Plus)}{t(Word::AddNode)}</a> }.into_any(),
                 "Deployment" | "Pod" => view! { <p class="quiet">{t(Word::FirstAppText)}</p>
                     <a class="button primary" href=scope.page("/new")>{icon(Icon::Plus)}{t(Word::Deploy)}</a> }.into_any(),
-                "Event" => view! { <p class="quiet">{t(Word::NoEventsText)}</p> }.into_any(),
                 _ => view! { <a class="button" href=scope.page("/apply")>{icon(Icon::FileText)}{t(Word::DeployYaml)}</a> }.into_any(),
             }}
         </div>

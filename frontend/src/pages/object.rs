@@ -164,7 +164,7 @@ pub fn General(subject: Subject) -> impl IntoView {
         <section class="card">
             <dl class="facts">
                 <div><dt>{t(Word::Made)}</dt><dd><Ago time=Signal::derive(move || meta().creation_timestamp)/></dd></div>
-                <div><dt>{t(Word::Labels)}</dt><dd class="chips">{move || meta().labels.into_iter().map(|(k, v)| view! { <span class="chip mono">{format!("{k}={v}")}</span> }).collect_view()}</dd></div>
+                <div><dt>{t(Word::Labels)}</dt><dd class="chips">{move || meta().labels.is_empty().then_some("–")}{move || meta().labels.into_iter().map(|(k, v)| view! { <span class="chip mono">{format!("{k}={v}")}</span> }).collect_view()}</dd></div>
             </dl>
         </section>
         <Show when=move || subject.whole.with(|w| w.as_ref().is_some_and(|w| w.tree.get("data").is_some()))>

@@ -7,6 +7,7 @@ use crate::components::state::{Ago, Badge, Banner};
 use crate::words::{Word, plural, t};
 use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
+use longshore_page_model::kinds::Kind;
 use longshore_page_model::kube::{Node, Pod};
 use longshore_page_model::state::Action;
 use longshore_page_model::{node, pod};
@@ -42,6 +43,11 @@ pub fn Overview(subject: Subject) -> impl IntoView {
         <Banner sentence=said on_action=act/>
         <dl class="facts card">
             <div><dt>{t(Word::Node)}</dt><dd>{move || on_node.get().map(|n| view! { <a class="mono" href=scope.object("nodes", "", &n)>{n.clone()}</a> })}</dd></div>
+            {move || this.with(|p| p.as_ref().and_then(|p| p.metadata.controller().cloned())).map(|owner| {
+                let slug = scope.discovered.with(|d| Kind::named(&owner.kind, d)).map(|k| k.slug()).unwrap_or_default();
+                let href = scope.object(&slug, &subject.namespace.get_value(), &owner.name);
+                view! { <div><dt>{t(Word::Owner)}</dt><dd><a class="mono" href=href>{format!("{}/{}", owner.kind, owner.name)}</a></dd></div> }
+            })}
             <div><dt>{t(Word::Address)}</dt><dd class="mono">{move || this.with(|p| p.as_ref().map(|p| p.status.pod_ip.clone()))}</dd></div>
         </dl>
         <section class="card"><h2>{t(Word::Containers)}</h2><ul class="containers">{containers}</ul></section>
