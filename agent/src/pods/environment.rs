@@ -278,7 +278,8 @@ fn service_variables(services: &[Service], namespace: &str, links: bool) -> BTre
         let name = service.metadata.name.as_deref().unwrap_or_default();
         let at = service.metadata.namespace.as_deref().unwrap_or_default();
         let master = (at, name) == ("default", "kubernetes");
-        if !master && !(links && at == namespace) {
+        let own = links && at == namespace;
+        if !(master || own) {
             continue;
         }
         let Some(service_spec) = &service.spec else { continue };

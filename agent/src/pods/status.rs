@@ -150,6 +150,7 @@ fn container(input: &Input<'_>, container: &Container, init: bool, waits_for_ini
     let health = record.filter(|r| r.is_running()).and_then(|r| input.health.get(&r.id));
     let done = init && !spec::is_sidecar(container) && state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
     let started = health.is_some_and(|h| h.started);
+    let serves = !init || spec::is_sidecar(container);
     let resources = container.resources.clone().filter(|r| r.limits.is_some() || r.requests.is_some());
     ContainerStatus {
         name: container.name.clone(),
@@ -164,7 +165,7 @@ fn container(input: &Input<'_>, container: &Container, init: bool, waits_for_ini
             .map(|r| r.attempt)
             .max(input.memory.attempts.get(&container.name).copied())
             .map_or(old.map_or(0, |o| o.restart_count), |a| i32::try_from(a).unwrap_or(i32::MAX)),
-        ready: done || (health.is_some_and(|h| h.ready && h.started) && !(init && !spec::is_sidecar(container))),
+        ready: done || (serves && health.is_some_and(|h| h.ready && h.started)),
         started: Some(started),
         allocated_resources: resources.as_ref().and_then(|r| r.requests.clone()),
         resources,

@@ -475,8 +475,7 @@ impl Runtime for Docker {
                 .ok_or_else(|| RuntimeError::NotFound(format!("no figures for {id}")))?;
             let memory = stats.memory_stats.unwrap_or_default();
             let bytes = memory.usage.unwrap_or(0);
-            let figure =
-                |name: &str| memory.stats.as_ref().and_then(|s| s.get(name)).and_then(|v| u64::try_from(*v).ok());
+            let figure = |name: &str| memory.stats.as_ref().and_then(|s| s.get(name)).copied();
             let inactive = figure("total_inactive_file").or_else(|| figure("inactive_file")).unwrap_or(0);
             Ok(Usage {
                 cpu_nanoseconds: stats.cpu_stats.and_then(|c| c.cpu_usage).and_then(|u| u.total_usage).unwrap_or(0),
