@@ -382,8 +382,12 @@ impl Network for PodNetwork {
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         async move {
-            let netns = self.inside.borrow().as_ref().map(|i| i.netns.clone());
-            let netns = netns.ok_or_else(|| io::Error::new(io::ErrorKind::NetworkUnreachable, "no pod network yet"))?;
+            let made = self.inside.borrow().as_ref().map(|i| i.netns.clone());
+            let netns = match made {
+                Some(netns) => netns,
+                // An agent that has just started finds the one of before.
+                None => Arc::new(Netns::from_path(self.namespace_file()).map_err(io::Error::other)?),
+            };
             namespace::connect(&netns, address).await
         }
         .boxed()
