@@ -380,6 +380,9 @@ impl<M: Messages> Driver<M> {
             match multiplexer.poll_new_outbound(cx) {
                 Poll::Ready(stream) => {
                     let _ = reply.send(stream.map_err(|e| Ended::Broken(e.to_string()))?);
+                    // The multiplexer only hears of what is written to a stream once it was polled with it: without
+                    // this, the stream's first bytes would wait for the next beat.
+                    cx.waker().wake_by_ref();
                 }
                 Poll::Pending => {
                     self.waiting = Some(reply);
