@@ -8,6 +8,7 @@ pub mod curl;
 pub mod docker;
 pub mod installation;
 pub mod kubectl;
+pub mod sample;
 
 pub use browser::Browser;
 pub use curl::Curl;

@@ -4,4 +4,5 @@ mod browser;
 mod hostile;
 mod in_cluster;
 mod main_job;
+mod nodes;
 mod postgres;

@@ -1,29 +1,8 @@
 //! Declare a Deployment: real containers run, heal, scale, roll out and back, and are gone when it is deleted.
 
 use longshore_e2e::kubectl::container_ids;
-use longshore_e2e::{Docker, Installation, eventually};
+use longshore_e2e::{Docker, Installation, eventually, sample};
 use std::time::Duration;
-
-fn deployment(replicas: u32, version: &str) -> String {
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: hello}}
-spec:
-  replicas: {replicas}
-  selector: {{matchLabels: {{app: hello}}}}
-  template:
-    metadata: {{labels: {{app: hello}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: hello
-        image: longshore/hello:{version}
-        ports: [{{containerPort: 8080}}]
-        readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
-"
-    )
-}
 
 #[test]
 fn a_deployment_runs_heals_scales_rolls_out_and_back_and_goes() {
@@ -33,7 +12,7 @@ fn a_deployment_runs_heals_scales_rolls_out_and_back_and_goes() {
     let agent = installation.start_agent("worker", &docker);
     let kubectl = installation.kubectl();
 
-    kubectl.apply(&deployment(3, "v1"));
+    kubectl.apply(&sample::deployment(3, "v1"));
     kubectl.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]);
     let pods = kubectl.wait_ready_pods("app=hello", 3);
     assert_eq!(docker.pod_containers().len(), 3);
@@ -111,7 +90,7 @@ fn an_agent_is_killed_and_comes_back_to_containers_that_went_on() {
     docker.make_sample_image();
     let mut agent = installation.start_agent("worker", &docker);
     let kubectl = installation.kubectl();
-    kubectl.apply(&deployment(2, "v1"));
+    kubectl.apply(&sample::deployment(2, "v1"));
     let before = container_ids(&kubectl.wait_ready_pods("app=hello", 2));
 
     agent.kill();
