@@ -46,6 +46,8 @@ struct State {
     opener: Option<Opener>,
     /// This machine's address towards the server, of the last connection.
     local: Option<IpAddr>,
+    /// Why the server doesn't take this node, where that was its last word.
+    refused: Option<String>,
 }
 
 impl Default for Link {
@@ -75,9 +77,14 @@ impl Link {
         self.state.borrow().local
     }
 
-    /// Waits until the tunnel is up.
-    pub async fn up(&self) {
-        let _ = self.state.subscribe().wait_for(|state| state.opener.as_ref().is_some_and(Opener::is_open)).await;
+    /// Waits until the tunnel is up, or the server has said no: its reason.
+    pub async fn settled(&self) -> Result<(), String> {
+        let mut states = self.state.subscribe();
+        let up = |state: &State| state.opener.as_ref().is_some_and(Opener::is_open);
+        match states.wait_for(|state| up(state) || state.refused.is_some()).await {
+            Ok(state) => state.refused.clone().map_or(Ok(()), Err),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Waits until the tunnel has come up or gone down since this was last asked of `seen`.
@@ -98,6 +105,7 @@ impl Link {
         self.state.send_modify(|state| {
             state.opener = Some(opener);
             state.local = local.or(state.local);
+            state.refused = None;
         });
     }
 
@@ -131,6 +139,8 @@ impl Link {
             }
             if let Some(error) = &failed {
                 let text = error.to_string();
+                let refused = error.is_refusal().then(|| text.clone());
+                self.state.send_modify(|state| state.refused = refused);
                 // Once for each reason: an absent server is no news a minute later.
                 match text == last_said {
                     false => {

@@ -69,21 +69,21 @@ impl Leave {
         let machinery = Machinery::new(settings, &identity, &dir)?;
         let member = Member::start(&machinery, identity.clone(), None, &dir, &Default::default())?;
         let name = identity.name();
-        let connected = timeout(CONNECT, member.link.up()).await.is_ok();
-        if connected && let Err(error) = self.drain(&member, &name).await {
+        let settled = timeout(CONNECT, member.link.settled()).await;
+        let connected = settled.unwrap_or_else(|_| Err("the server could not be reached".into()));
+        if connected.is_ok()
+            && let Err(error) = self.drain(&member, &name).await
+        {
             tracing::warn!(node = name, %error, "node {name} could not be drained: {error}; its pods are killed");
         }
         drop(member);
         clear(&machinery).await?;
-        let gone = match connected {
-            true => Exchange::new(identity).resign().await.map_err(|error| error.to_string()),
-            false => Err("the server could not be reached".into()),
+        let told = match connected {
+            Ok(()) => Exchange::new(identity).resign().await.map_err(|error| error.to_string()),
+            Err(why) => Err(why),
         };
-        if let Err(why) = gone {
-            tracing::warn!(
-                node = name,
-                "{why}: the cluster goes on to list node {name}, silent, until it is deleted there"
-            );
+        if let Err(why) = told {
+            tracing::warn!(node = name, "{why}. If the cluster still lists node {name}, delete it there");
         }
         Ok(())
     }
