@@ -9,10 +9,12 @@ use std::path::Path;
 
 /// Less free memory than this is a pressure: the kubelet's default.
 pub const KEPT_MEMORY: u64 = 100 << 20;
-/// A smaller share of a disk than this (percent) is a pressure. The kubelet's defaults of 10 and 15 are for machines that
-/// do nothing else; ours are anybody's, and k3s has good experience with this for them.
+/// A smaller share of a disk than this (percent) is a pressure, unless [`ROOMY`] is left. The kubelet's defaults of 10 and
+/// 15 are for machines that do nothing else; ours are anybody's, often with large disks that are nearly full.
 pub const KEPT_DISK: u64 = 5;
 const KEPT_INODES: u64 = 5;
+/// Bytes that are room enough on any disk.
+const ROOMY: u64 = 4 << 30;
 /// A pressure that has passed is still told for this long, so that pods don't come back into it at once.
 const PRESSURE_STAYS: SignedDuration = SignedDuration::from_mins(5);
 
@@ -100,7 +102,8 @@ impl Disk {
         let below = |left: u64, all: u64, percent: u64| {
             all > 0 && u128::from(left) * 100 < u128::from(all) * u128::from(percent)
         };
-        below(self.available, self.size, bytes) || below(self.inodes_free, self.inodes, inodes)
+        (self.available < ROOMY && below(self.available, self.size, bytes))
+            || below(self.inodes_free, self.inodes, inodes)
     }
 }
 
@@ -170,6 +173,8 @@ mod tests {
         assert!(!disk.is_short_of(10, 5) && disk.is_short_of(11, 5));
         let disk = Disk { size: 1000, available: 1000, inodes: 100, inodes_free: 4 };
         assert!(disk.is_short_of(10, 5));
+        let large = Disk { size: 1 << 40, available: 5 << 30, inodes: 0, inodes_free: 0 };
+        assert!(!large.is_short_of(5, 5), "half a percent, and yet room enough");
         assert!(Disk::of(Path::new("/")).is_some_and(|disk| disk.size > 0));
     }
 

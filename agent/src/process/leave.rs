@@ -116,10 +116,12 @@ impl Leave {
 
 /// Removes what is left on this machine.
 async fn clear(machinery: &Machinery) -> Result<(), ProcessError> {
-    for record in machinery.runtime.containers(None).await? {
+    let records = machinery.runtime.containers(None).await?;
+    let removals = records.iter().map(|record| async {
         machinery.runtime.stop(&record.id, GRACE).await?;
-        machinery.runtime.remove(&record.id).await?;
-    }
+        machinery.runtime.remove(&record.id).await
+    });
+    futures::future::try_join_all(removals).await?;
     if let Some(network) = &machinery.pod_network {
         network.teardown().await?;
     }
