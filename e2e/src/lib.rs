@@ -8,6 +8,7 @@ pub mod curl;
 pub mod docker;
 pub mod installation;
 pub mod kubectl;
+pub mod machine;
 pub mod sample;
 
 pub use browser::Browser;
@@ -15,6 +16,7 @@ pub use curl::Curl;
 pub use docker::Docker;
 pub use installation::{Agent, Installation};
 pub use kubectl::Kubectl;
+pub use machine::Machine;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

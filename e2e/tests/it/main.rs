@@ -3,6 +3,7 @@
 mod browser;
 mod hostile;
 mod in_cluster;
+mod join;
 mod main_job;
 mod nodes;
 mod postgres;
