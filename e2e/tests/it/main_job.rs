@@ -1,7 +1,8 @@
 //! Declare a Deployment: real containers run, heal, scale, roll out and back, and are gone when it is deleted.
 
 use longshore_e2e::kubectl::container_ids;
-use longshore_e2e::{Docker, Installation, eventually, sample};
+use longshore_e2e::{Docker, Installation, eventually, program, sample};
+use std::process::Command;
 use std::time::Duration;
 
 #[test]
@@ -64,6 +65,21 @@ fn a_deployment_runs_heals_scales_rolls_out_and_back_and_goes() {
         if left.trim().is_empty() { Ok(()) } else { Err(left) }
     });
     assert!(docker.pod_containers().is_empty());
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_is_refused_and_harms_nothing() {
+    let installation = Installation::start();
+    let kubectl = installation.kubectl();
+    let second = Command::new(program("longshore-server"))
+        .args(["dev", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(installation.server_folder())
+        .output()
+        .expect("the server starts");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success() && said.contains("is in use by another server"), "{said}");
+    kubectl.run(&["create", "configmap", "after", "--from-literal=a=b"]);
+    assert!(installation.server_folder().join("ready").exists());
 }
 
 #[test]

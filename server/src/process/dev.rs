@@ -40,6 +40,7 @@ pub async fn run(settings: DevSettings) -> Result<(), ServeError> {
     let stop = stop_signal();
     private_folder(&settings.data_dir).map_err(file_error(&settings.data_dir))?;
     let dir = settings.data_dir.canonicalize().map_err(file_error(&settings.data_dir))?;
+    let _lock = lock(&dir)?;
     let ready = dir.join("ready");
     remove_if_there(&ready)?;
     let master_key = load_or_make_master_key(&dir)?;
@@ -139,6 +140,17 @@ fn loopback_of(ip: IpAddr) -> IpAddr {
 fn write(dir: &Path, name: &str, text: &str) -> Result<(), ServeError> {
     let path = dir.join(name);
     write_private(&path, text).map_err(file_error(&path))
+}
+
+/// Held while the server lives: a second one would take the first one's Postgres for a left-over and stop it.
+fn lock(dir: &Path) -> Result<fs::File, ServeError> {
+    let path = dir.join("lock");
+    let file = fs::File::create(&path).map_err(file_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(ServeError::InUse(dir.to_path_buf())),
+        Err(fs::TryLockError::Error(error)) => Err(file_error(&path)(error)),
+    }
 }
 
 fn remove_if_there(path: &Path) -> Result<(), ServeError> {

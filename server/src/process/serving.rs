@@ -53,6 +53,8 @@ pub enum ServeError {
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}: expected 64 hexadecimal digits")]
     MasterKey(PathBuf),
+    #[error("{0} is in use by another server")]
+    InUse(PathBuf),
 }
 
 pub fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServeError {
