@@ -1,15 +1,17 @@
-# Server and agent images. `--target server` or `--target agent`; BASE is any Debian with apt for building, and what the
-# server runs on (it brings no Postgres: it is for `serve` with DATABASE_URL).
+# Server and agent images: `make images`, or `docker build --target server .`.
+# BUILD_BASE is a Debian or Ubuntu with apt, at best one that has rustup's cargo. BASE is what the server runs on: it brings no
+# Postgres, since the image is for `serve` with DATABASE_URL.
+ARG BUILD_BASE=rust:1.95-trixie
 ARG BASE=debian:trixie-slim
 
-FROM ${BASE} AS build
+FROM ${BUILD_BASE} AS build
 WORKDIR /src
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends ca-certificates curl build-essential git
 COPY . .
-RUN scripts/setup build && PATH="$HOME/.cargo/bin:$PATH" scripts/build
+RUN scripts/setup build && scripts/build && install -D -t /out target/release/longshore-server target/release/longshore-agent \
+ && rm -rf target frontend/dist
 
 FROM ${BASE} AS server
-COPY --from=build /src/target/release/longshore-server /src/target/release/longshore-agent /usr/local/bin/
+COPY --from=build /out/ /usr/local/bin/
 USER 65532:65532
 EXPOSE 7480
 ENTRYPOINT ["/usr/local/bin/longshore-server"]
@@ -17,6 +19,6 @@ CMD ["serve", "--listen", "0.0.0.0:7480"]
 
 # The agent is static: its image holds nothing else.
 FROM scratch AS agent
-COPY --from=build /src/target/release/longshore-agent /longshore-agent
+COPY --from=build /out/longshore-agent /longshore-agent
 ENTRYPOINT ["/longshore-agent"]
 CMD ["run"]

@@ -40,5 +40,5 @@ page: ## build the page into frontend/dist
 sqlx: ## refresh the committed descriptions of all SQL queries
 	@scripts/sqlx-prepare
 
-images: ## server and agent images (BASE= names another base image)
+images: ## server and agent images (BASE=, BUILD_BASE= name other base images)
 	@scripts/images
