@@ -28,6 +28,7 @@ finish() {
   [ -d "$work/agent" ] && "$bin/longshore-agent" leave --data-dir "$work/agent" >>"$work/agent.log" 2>&1
   [ -n "$server" ] && kill "$server" 2>/dev/null && wait "$server" 2>/dev/null
   [ -n "$daemon" ] && kill "$daemon" 2>/dev/null && wait "$daemon" 2>/dev/null
+  ip link delete "${bridge:-}" 2>/dev/null
   awk -v w="$work" 'index($2, w) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -n1 umount -l
   rm -rf "$work"
   exit $status
@@ -52,8 +53,11 @@ none_left() { [ -z "$(kubectl get pods -o name)" ]; }
 replaced() { ! kubectl get pods -o jsonpath='{.items[*].status.containerStatuses[*].containerID}' | grep -q "$1"; }
 
 step "a Docker daemon of its own"
+# With a bridge of its own: one that is told to have none takes docker0 away from the daemon beside it.
+bridge=lsd$$
+ip link add "$bridge" type bridge && ip address add 198.51.100.1/30 dev "$bridge"
 dockerd --data-root "$work/docker" --exec-root "$work/exec" --pidfile "$work/docker.pid" --host "$socket" \
-  --bridge=none --iptables=false --ip-masq=false >"$work/docker.log" 2>&1 &
+  --bridge "$bridge" --iptables=false --ip-masq=false >"$work/docker.log" 2>&1 &
 daemon=$!
 until_ok 30 "dockerd answers" docker --host "$socket" version
 scripts/sample-image "$socket"

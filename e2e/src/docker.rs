@@ -1,7 +1,9 @@
-//! A Docker daemon of the test's own: own data, own socket, no bridge, so that it touches no other on the host.
+//! A Docker daemon of the test's own: own data, own socket, own bridge, so that it touches no other on the host. (One that
+//! is told to have no bridge takes `docker0` away from the daemon beside it.)
 
 use crate::{checkout, eventually};
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -121,10 +123,34 @@ impl Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         self.stop(false);
+        if self.netns.is_none() {
+            let _ = Command::new("ip").args(["link", "delete", &bridge(&self.folder)]).stderr(Stdio::null()).status();
+        }
         for mount in mounts_below(&self.folder) {
             let _ = Command::new("umount").args(["-l", &mount]).stderr(Stdio::null()).status();
         }
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The name of the bridge of the daemon in `folder`; no pod is ever on it.
+fn bridge(folder: &Path) -> String {
+    let mut hasher = DefaultHasher::new();
+    folder.hash(&mut hasher);
+    format!("lsd{:08x}", hasher.finish() as u32)
+}
+
+/// Makes the bridge where it isn't there yet.
+fn make_bridge(name: &str) {
+    if Path::new("/sys/class/net").join(name).exists() {
+        return;
+    }
+    // Of a range for documentation: dockerd wants an address, nobody else does.
+    for arguments in
+        [&["link", "add", name, "type", "bridge"][..], &["address", "add", "198.51.100.1/30", "dev", name][..]]
+    {
+        let made = Command::new("ip").args(arguments).status().expect("ip runs: install iproute2");
+        assert!(made.success(), "ip {arguments:?}");
     }
 }
 
@@ -142,10 +168,17 @@ fn spawn(folder: &Path, netns: Option<&str>) -> Child {
         None => Command::new("dockerd"),
     };
     let at = |name: &str| folder.join(name).display().to_string();
+    let bridge = match netns {
+        Some(_) => "none".to_string(),
+        None => bridge(folder),
+    };
+    if netns.is_none() {
+        make_bridge(&bridge);
+    }
     command
         .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])
         .args(["--host", &format!("unix://{}", at("docker.sock"))])
-        .args(["--bridge=none", "--iptables=false", "--ip-masq=false", "--log-level=warn"])
+        .args(["--bridge", &bridge, "--iptables=false", "--ip-masq=false", "--log-level=warn"])
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(again)
