@@ -169,6 +169,19 @@ words! {
     DeploymentShort "Serving {ready} of {wanted}.",
     DeploymentStarting "Starting: serving {ready} of {wanted}.",
 
+    // Why a pod is where it is
+    WhyHere "Why here",
+    WhyChosen "Chosen out of {feasible} that would do, of {nodes}.",
+    WhyRoomMade "Room is being made on {node}: {victims} have to go.",
+    WhyNowhere "None of {nodes} will do.",
+    PartTaints "Taints",
+    PartNodeAffinity "Preferred nodes",
+    PartSpread "Spread",
+    PartPodAffinity "Company",
+    PartRoom "Free room",
+    PartBalance "Balance",
+    NodeCount "{n} node|{n} nodes",
+
     // Nodes
     NodeJoining "Joined {ago}, has not reported yet.",
     NodeSilent "Silent: last heard from {ago}. What runs there is unknown.",
