@@ -13,8 +13,9 @@ use crate::projection::Pod;
 use crate::view::{Item, View};
 use std::sync::Arc;
 
-/// Nodes that may be looked at in one batch for pods that were told already to wait: a bound on how long a batch takes
-/// with thousands of them. Who isn't reached has its turn in the next.
+/// Looks at nodes after which a batch leaves those who were told already to wait to the next one, and after twice as many
+/// everybody: a bound on how long a batch takes (some tenths of a second) with thousands of pods that fit nowhere or need
+/// others to go. Who was told has its turn where the last batch stopped.
 const EFFORT: usize = 2_000_000;
 /// Classes remembered; beyond, those go that no pod of the last batch asked for.
 const CLASSES: usize = 4096;
@@ -27,14 +28,29 @@ pub(super) struct Work {
     /// Where in the order of nodes the next search begins.
     start: usize,
     effort: usize,
-    /// What was put where, to be taken back.
-    placed: Vec<(u32, GroupId, Arc<Pod>)>,
-    nominated: Vec<(String, Item<Pod>)>,
-    withdrawn: Vec<(String, Item<Pod>)>,
+    /// What was only thought, to be taken back from the last to the first.
+    thought: Vec<Thought>,
     pub found: Vec<u32>,
     pub refusals: Vec<(u32, Refusal)>,
     limits: Limits,
     scratch: Scratch,
+}
+
+/// One change of the state that a batch made.
+#[derive(Debug)]
+enum Thought {
+    Placed { slot: u32, group: GroupId, pod: Arc<Pod> },
+    Nominated { node: String, pod: Item<Pod> },
+    Withdrawn { node: String, pod: Item<Pod> },
+}
+
+impl Work {
+    /// No room is kept for a pod any more, if there was.
+    fn withdraw(&mut self, state: &mut State, node: &str, pod: &Item<Pod>) {
+        if state.withdraw(node, pod) {
+            self.thought.push(Thought::Withdrawn { node: node.to_string(), pod: pod.clone() });
+        }
+    }
 }
 
 impl Scheduler {
@@ -52,13 +68,13 @@ impl Scheduler {
                 if tired || self.cursor.as_ref().is_some_and(|cursor| place <= cursor) {
                     continue;
                 }
-                if self.work.effort > EFFORT {
+                if self.effort() > EFFORT {
                     (tired, batch.more) = (true, true);
                     continue;
                 }
                 last = Some(place);
             }
-            if news >= limit {
+            if news >= limit || self.effort() > 2 * EFFORT {
                 batch.more = true;
                 break;
             }
@@ -70,6 +86,11 @@ impl Scheduler {
         self.cursor = if tired { last.cloned() } else { None };
         self.queue = queue;
         batch
+    }
+
+    /// What this batch has cost so far, in looks at nodes; to move a pod for a trial costs as much as several.
+    fn effort(&self) -> usize {
+        self.work.effort + 8 * self.state.tried
     }
 
     /// Decides about these, in their order.
@@ -85,6 +106,7 @@ impl Scheduler {
         let work = &mut self.work;
         work.batch += 1;
         (work.seed, work.effort) = (seed, 0);
+        self.state.tried = 0;
         work.start = score::draw(seed, 0, 0) as usize % self.state.nodes.len().max(1);
         if self.classes.len() > CLASSES {
             let last = work.batch - 1;
@@ -96,14 +118,12 @@ impl Scheduler {
 
     /// Takes back what was only thought.
     pub(super) fn end(&mut self) {
-        for (slot, group, pod) in std::mem::take(&mut self.work.placed) {
-            self.state.move_pod(slot, group, &pod, false);
-        }
-        for (node, pod) in std::mem::take(&mut self.work.nominated) {
-            self.state.withdraw(&node, &pod);
-        }
-        for (node, pod) in std::mem::take(&mut self.work.withdrawn) {
-            self.state.nominate(&node, &pod);
+        for thought in std::mem::take(&mut self.work.thought).into_iter().rev() {
+            match thought {
+                Thought::Placed { slot, group, pod } => self.state.move_pod(slot, group, &pod, false),
+                Thought::Nominated { node, pod } => drop(self.state.withdraw(&node, &pod)),
+                Thought::Withdrawn { node, pod } => self.state.nominate(&node, &pod),
+            }
         }
     }
 
@@ -132,12 +152,9 @@ impl Scheduler {
         if let Some((slot, best)) = chosen {
             (why.best, why.refused) = (best, reasons.by_count());
             state.move_pod(slot, class.group, pod, true);
-            work.placed.push((slot, class.group, pod.object.clone()));
-            if !pod.nominated_node.is_empty() {
-                // It has its room now; it would count twice.
-                state.withdraw(&pod.nominated_node, pod);
-                work.withdrawn.push((pod.nominated_node.clone(), pod.clone()));
-            }
+            work.thought.push(Thought::Placed { slot, group: class.group, pod: pod.object.clone() });
+            // It has its room now; it would count twice.
+            work.withdraw(state, &pod.nominated_node, pod);
             return decided(Verdict::Bind { node: state.nodes.name(slot).to_string() }, why.into());
         }
         if state.nodes.len() == 0 {
@@ -149,14 +166,11 @@ impl Scheduler {
         let why = Arc::new(why);
         match preempt::preempt(state, class, pod, &work.refusals, work.seed, &mut work.limits) {
             Ok(preemption) => {
-                let before = (!pod.nominated_node.is_empty()).then(|| (pod.nominated_node.clone(), pod.clone()));
-                let outranked = preemption.outranked.iter().map(|other| (preemption.node.clone(), other.clone()));
-                for (node, other) in before.into_iter().chain(outranked) {
-                    state.withdraw(&node, &other);
-                    work.withdrawn.push((node, other));
-                }
-                state.nominate(&preemption.node, pod);
-                work.nominated.push((preemption.node.clone(), pod.clone()));
+                let node = &preemption.node;
+                work.withdraw(state, &pod.nominated_node, pod);
+                preemption.outranked.iter().for_each(|other| work.withdraw(state, node, other));
+                state.nominate(node, pod);
+                work.thought.push(Thought::Nominated { node: node.clone(), pod: pod.clone() });
                 decided(Verdict::Preempt { message: message.into(), preemption }, why)
             }
             Err((words, void)) => {

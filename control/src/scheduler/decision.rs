@@ -36,12 +36,16 @@ pub enum Verdict {
 impl Decision {
     /// Whether anything is to be written about it.
     pub fn is_news(&self) -> bool {
+        let known = |message: &str, nominated: &str| {
+            let told = matches!(&self.pod.scheduled, PodScheduled::No { message: told, .. } if told == message);
+            told && is_told(&self.pod) && self.pod.nominated_node == nominated
+        };
         match &self.verdict {
-            Verdict::Wait { message, nominated } => {
-                let told = matches!(&self.pod.scheduled, PodScheduled::No { message: told, .. } if **told == **message);
-                !(told && is_told(&self.pod) && self.pod.nominated_node == *nominated)
+            Verdict::Bind { .. } => true,
+            Verdict::Wait { message, nominated } => !known(message, nominated),
+            Verdict::Preempt { message, preemption } => {
+                !known(message, &preemption.node) || preemption.victims.iter().any(|v| !v.meta.is_terminating())
             }
-            _ => true,
         }
     }
 

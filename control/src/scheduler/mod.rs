@@ -167,7 +167,7 @@ impl Scheduler {
         let (waited, waits_now) = (before.filter(queued), after.filter(queued));
         let (was_nominated, is_nominated) = (before.filter(nominated), after.filter(nominated));
         if let Some(pod) = was_nominated {
-            self.state.withdraw(&pod.nominated_node, pod);
+            let _ = self.state.withdraw(&pod.nominated_node, pod);
         }
         if let Some(pod) = is_nominated {
             self.state.nominate(&pod.nominated_node, pod);

@@ -25,6 +25,8 @@ pub(super) struct State {
     /// Pods that room was made for, by node.
     nominated: HashMap<String, Vec<Item<Pod>>>,
     images: Images,
+    /// How often a pod was moved only to see what would be.
+    pub tried: usize,
 }
 
 /// Which nodes have which image, for what a download would cost.
@@ -172,6 +174,7 @@ impl State {
 
     /// Counts a pod in on a node, or out, only to see what would be: the opposite follows before anything is decided.
     pub fn try_pod(&mut self, slot: u32, group: GroupId, pod: &Pod, up: bool) {
+        self.tried += 1;
         self.counts.trial = true;
         self.move_pod(slot, group, pod, up);
         self.counts.trial = false;
@@ -197,13 +200,16 @@ impl State {
         self.nominated.entry(node.to_string()).or_default().push(pod.clone());
     }
 
-    pub fn withdraw(&mut self, node: &str, pod: &Item<Pod>) {
-        if let Some(there) = self.nominated.get_mut(node) {
-            there.retain(|p| p.key != pod.key);
-            if there.is_empty() {
-                self.nominated.remove(node);
-            }
+    /// Whether room was kept for it there.
+    pub fn withdraw(&mut self, node: &str, pod: &Item<Pod>) -> bool {
+        let Some(there) = self.nominated.get_mut(node) else { return false };
+        let before = there.len();
+        there.retain(|p| p.key != pod.key);
+        let was_there = there.len() < before;
+        if there.is_empty() {
+            self.nominated.remove(node);
         }
+        was_there
     }
 
     pub fn has_nominated(&self, slot: u32) -> bool {

@@ -273,6 +273,34 @@ fn a_batch_ends_after_so_much_news_and_says_that_there_is_more() {
 }
 
 #[test]
+fn many_that_fit_nowhere_take_turns() {
+    let mut view = View::default();
+    for i in 0..500 {
+        put(&mut view, "nodes", node(&format!("n{i}"), "100m", json!({})));
+    }
+    // Each is a class of its own, and looks at every node.
+    for i in 0..6000 {
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "m"});
+        let more = json!({"metadata": {"labels": {"n": i.to_string()}}, "status": {"conditions": [condition]}});
+        put(&mut view, "pods", pod(&format!("p{i:04}"), more));
+    }
+    put(&mut view, "pods", pod("fresh", json!({})));
+    let mut scheduler = Scheduler::of(&view);
+    let mut seen: Vec<std::collections::BTreeSet<String>> = Vec::new();
+    loop {
+        let batch = scheduler.schedule(&view, usize::MAX, 1);
+        seen.push(batch.decisions.iter().map(|d| d.pod.meta.name.clone()).collect());
+        if !batch.more {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 2, "four thousand at a time");
+    assert!(seen.iter().all(|batch| batch.contains("fresh")), "who just came waits for nobody");
+    let all: std::collections::BTreeSet<&String> = seen.iter().flatten().collect();
+    assert_eq!((all.len(), seen[0].len() + seen[1].len()), (6001, 6002), "everybody has a turn, and only one");
+}
+
+#[test]
 fn a_decision_says_how_it_came_about() {
     let mut view = nodes(&[zone("1"), zone("1"), zone("2")]);
     put(&mut view, "nodes", node("d", "100m", json!({})));

@@ -193,6 +193,32 @@ fn a_more_important_pod_takes_the_place_of_one_for_which_room_was_made() {
 }
 
 #[test]
+fn what_a_batch_thinks_of_room_is_forgotten_with_it() {
+    let mut view = View::default();
+    put(&mut view, "nodes", node("a", "4", json!({"metadata": {"labels": {"disk": "ssd"}}})));
+    put(&mut view, "nodes", node("b", "4", json!({})));
+    there(&mut view, "low", "a", "4", 0, EARLY);
+    let mut outranked = cpu("4", 5);
+    outranked["status"] = json!({"nominatedNodeName": "a"});
+    put(&mut view, "pods", pod("outranked", outranked));
+    let mut first = cpu("4", 10);
+    first["spec"]["nodeSelector"] = json!({"disk": "ssd"});
+    put(&mut view, "pods", pod("first", first));
+    let mut scheduler = Scheduler::of(&view);
+    for _ in 0..2 {
+        let decisions = scheduler.schedule(&view, 9, 1).decisions;
+        let [Verdict::Preempt { preemption, .. }, Verdict::Bind { node }] =
+            [&decisions[0].verdict, &decisions[1].verdict]
+        else {
+            panic!("{decisions:?}")
+        };
+        assert_eq!((preemption.outranked.len(), node.as_str()), (1, "b"));
+        let kept: Vec<&str> = scheduler.state.nominated_on("a").iter().map(|p| p.meta.name.as_str()).collect();
+        assert_eq!(kept, ["outranked"], "as the log has it, once");
+    }
+}
+
+#[test]
 fn anti_affinity_is_a_reason_to_go_too() {
     let mut view = nodes(&[json!({"kubernetes.io/hostname": "a"})]);
     let term = json!([{"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"}]);
