@@ -336,3 +336,18 @@ fn changes_that_matter_to_those_who_wait_call_for_a_look() {
     assert_eq!(apply(&mut view, "pods", pod("near", near)), Need::Now);
     assert_eq!(apply(&mut view, "pods", running("db", "a", labelled("app", "db"))), Need::Soon, "it may be company");
 }
+
+#[test]
+fn what_fits_nowhere_is_judged_again_once_company_has_come() {
+    let mut view = nodes(&[json!({"kubernetes.io/hostname": "a"})]);
+    let term = json!([{"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "kubernetes.io/hostname"}]);
+    let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
+    for (name, created, spec) in [("before", 1, near.clone()), ("db", 2, json!({})), ("after", 3, near)] {
+        let app = if name == "db" { "db" } else { "web" };
+        let created = format!("2026-01-0{created}T00:00:00Z");
+        let more = json!({"metadata": {"creationTimestamp": created, "labels": {"app": app}}, "spec": spec});
+        put(&mut view, "pods", pod(name, more));
+    }
+    let bound: Vec<bool> = verdicts(&view).iter().map(|(_, v)| matches!(v, Verdict::Bind { .. })).collect();
+    assert_eq!(bound, [false, true, true], "pods of one kind, in one batch");
+}
