@@ -10,6 +10,7 @@ use crate::contacts::Contacts;
 use crate::projection::{
     ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Meta, Namespace, Node, Pod, Projection, ReplicaSet, Service,
 };
+use crate::scheduler::Profiles;
 use crate::usage::Usage;
 use jiff::Timestamp;
 use std::borrow::Cow;
@@ -183,6 +184,8 @@ pub struct Settings {
     pub node_mask: u8,
     /// `Kind.group` → resource, for owner references: an owner of an unknown kind is never taken for absent.
     pub kinds: HashMap<String, KindInfo>,
+    /// How pods are scheduled, by the name they ask for.
+    pub profiles: Profiles,
 }
 
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 //! a look at a thousand pods touches a thousand small structs. They are read-only views: what a controller wants changed
 //! it says as a patch, never by writing a projection back (it has forgotten most of the object).
 
+mod affinity;
 mod meta;
 mod namespace;
 mod node;
@@ -12,9 +13,10 @@ mod resources;
 mod service;
 mod workload;
 
+pub use affinity::{PodAffinity, PodTerm, SpreadConstraint, WeightedPodTerm};
 pub use meta::{Condition, Meta, OwnerReference, Status};
 pub use namespace::{ConfigMap, Lease, Namespace, ROOT_CA_CONFIG_MAP};
-pub use node::{Effect, Node, NodeSelectorTerm, Taint, Toleration};
+pub use node::{Effect, Node, NodeImage, NodeSelectorTerm, Taint, Toleration};
 pub use pod::{ContainerPort, HostPort, NodeAffinity, Phase, Pod, PodScheduled, PreferredTerm, ReadyState};
 pub use resources::{Amount, Resources};
 pub use service::{

@@ -16,9 +16,21 @@ pub struct Node {
     pub pod_cidrs: Vec<String>,
     pub allocatable: Resources,
     pub conditions: Vec<Condition>,
+    /// The container images that lie there.
+    pub images: Vec<NodeImage>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+/// An image on a node, under all its names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeImage {
+    pub names: Vec<String>,
+    /// Bytes.
+    #[serde(rename = "sizeBytes")]
+    pub size: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 pub enum Effect {
     #[default]
     NoSchedule,
@@ -37,7 +49,7 @@ pub struct Taint {
     pub time_added: Option<Timestamp>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Toleration {
     pub key: String,
@@ -65,14 +77,14 @@ impl Toleration {
 }
 
 /// One alternative of a node selector: all its expressions hold. A term without any matches nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeSelectorTerm {
     pub match_expressions: Vec<NodeRequirement>,
     pub match_fields: Vec<NodeRequirement>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(default)]
 pub struct NodeRequirement {
     pub key: String,
@@ -126,6 +138,7 @@ struct NodeStatus {
     allocatable: Option<Value>,
     capacity: Option<Value>,
     conditions: Vec<Condition>,
+    images: Vec<NodeImage>,
 }
 
 /// The labels by which a node says where it stands; the second of each pair is the old name that some still use.
@@ -147,6 +160,7 @@ impl Node {
             pod_cidrs,
             allocatable: status.allocatable.or(status.capacity).map(|r| Resources::of(&r)).unwrap_or_default(),
             conditions: status.conditions,
+            images: status.images,
         }
     }
 

@@ -1,5 +1,6 @@
 //! A pod, as scheduler and controllers see it.
 
+use super::affinity::{self, PodAffinity, SpreadConstraint};
 use super::meta::{Condition, Meta, Status, annotations};
 use super::node::{NodeSelectorTerm, Toleration};
 use super::read;
@@ -8,6 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 #[derive(Clone, Debug, Default)]
 pub struct Pod {
@@ -22,6 +24,16 @@ pub struct Pod {
     pub ports: Vec<ContainerPort>,
     pub node_selector: BTreeMap<String, String>,
     pub node_affinity: NodeAffinity,
+    /// Near which pods it is to run, and far from which.
+    pub affinity: PodAffinity,
+    pub anti_affinity: PodAffinity,
+    pub spread: Vec<SpreadConstraint>,
+    /// Images of all containers, init containers included.
+    pub images: Vec<String>,
+    /// Whether it may make others go (`preemptionPolicy` isn't `Never`).
+    pub preempts: bool,
+    /// Where room was made for it.
+    pub nominated_node: String,
     pub tolerations: Vec<Toleration>,
     /// Gates that must go before it may be scheduled.
     pub scheduling_gates: Vec<String>,
@@ -36,7 +48,14 @@ pub struct Pod {
     pub scheduled: PodScheduled,
     /// Carries condition `DisruptionTarget`.
     pub disruption_target: bool,
+    /// That condition says that the scheduler made it.
+    pub preempted: bool,
     pub ips: Vec<String>,
+    /// When its node took it up.
+    pub start_time: Option<Timestamp>,
+    /// A digest of everything that the scheduler judges a pod by: equal for pods of one template. Different pods may
+    /// have the same by chance, so it finds candidates and [`Pod::is_like`] decides.
+    pub shape: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -71,7 +90,7 @@ pub enum PodScheduled {
     },
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     pub ip: String,
     pub protocol: String,
@@ -85,14 +104,14 @@ pub struct ContainerPort {
     pub port: i32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeAffinity {
     /// Any one of these; none: no such demand.
     pub required: Option<Vec<NodeSelectorTerm>>,
     pub preferred: Vec<PreferredTerm>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(default)]
 pub struct PreferredTerm {
     pub weight: i64,
@@ -115,6 +134,8 @@ struct Spec {
     affinity: Affinity,
     tolerations: Vec<Toleration>,
     scheduling_gates: Vec<Named>,
+    topology_spread_constraints: Vec<affinity::WireSpread>,
+    preemption_policy: String,
     hostname: String,
     subdomain: String,
 }
@@ -128,6 +149,7 @@ struct Named {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Container {
+    image: String,
     resources: ContainerResources,
     restart_policy: String,
     ports: Vec<Port>,
@@ -155,6 +177,8 @@ struct Port {
 #[serde(rename_all = "camelCase", default)]
 struct Affinity {
     node_affinity: WireNodeAffinity,
+    pod_affinity: affinity::WireAffinity,
+    pod_anti_affinity: affinity::WireAffinity,
 }
 
 #[derive(Default, Deserialize)]
@@ -178,6 +202,8 @@ struct PodStatus {
     phase: Phase,
     conditions: Vec<Condition>,
     container_statuses: Vec<ContainerStatus>,
+    nominated_node_name: String,
+    start_time: Option<Timestamp>,
     #[serde(rename = "podIP")]
     pod_ip: String,
     #[serde(rename = "podIPs")]
@@ -209,8 +235,14 @@ impl Pod {
         if ips.is_empty() && !status.pod_ip.is_empty() {
             ips.push(status.pod_ip);
         }
-        Self {
+        let containers = || spec.init_containers.iter().chain(&spec.containers);
+        let mut pod = Self {
             meta: Meta::of(object),
+            images: containers().map(|c| c.image.clone()).collect(),
+            preempts: spec.preemption_policy != "Never",
+            nominated_node: status.nominated_node_name,
+            start_time: status.start_time,
+            shape: 0,
             requests: requests(&spec),
             host_ports: host_ports(&spec),
             ports: spec
@@ -228,6 +260,9 @@ impl Pod {
                 required: spec.affinity.node_affinity.required.map(|r| r.node_selector_terms),
                 preferred: spec.affinity.node_affinity.preferred,
             },
+            spread: spec.topology_spread_constraints.into_iter().map(SpreadConstraint::from).collect(),
+            affinity: spec.affinity.pod_affinity.into(),
+            anti_affinity: spec.affinity.pod_anti_affinity.into(),
             tolerations: spec.tolerations,
             scheduling_gates: spec.scheduling_gates.into_iter().map(|g| g.name).collect(),
             hostname: spec.hostname,
@@ -246,8 +281,40 @@ impl Pod {
             },
             disruption_target: Condition::find(&status.conditions, "DisruptionTarget")
                 .is_some_and(|c| c.status == Status::True),
+            preempted: Condition::find(&status.conditions, "DisruptionTarget")
+                .is_some_and(|c| c.status == Status::True && c.reason == "PreemptionByScheduler"),
             ips,
-        }
+        };
+        pod.shape = pod.digest();
+        pod
+    }
+
+    fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.meta.namespace, &self.meta.labels, self.meta.controller().map(|o| &o.uid)).hash(&mut hasher);
+        (&self.scheduler_name, self.priority, self.preempts, &self.images).hash(&mut hasher);
+        (&self.requests, &self.host_ports, &self.node_selector, &self.node_affinity).hash(&mut hasher);
+        (&self.tolerations, &self.affinity, &self.anti_affinity, &self.spread).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Whether the scheduler can't tell the two apart: what holds for one on a node holds for the other.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.shape == other.shape
+            && self.meta.namespace == other.meta.namespace
+            && self.meta.labels == other.meta.labels
+            && self.meta.controller().map(|o| &o.uid) == other.meta.controller().map(|o| &o.uid)
+            && self.scheduler_name == other.scheduler_name
+            && (self.priority, self.preempts) == (other.priority, other.preempts)
+            && self.images == other.images
+            && self.requests == other.requests
+            && self.host_ports == other.host_ports
+            && self.node_selector == other.node_selector
+            && self.node_affinity == other.node_affinity
+            && self.tolerations == other.tolerations
+            && self.affinity == other.affinity
+            && self.anti_affinity == other.anti_affinity
+            && self.spread == other.spread
     }
 
     /// Neither succeeded nor failed, and nobody asked it to go.

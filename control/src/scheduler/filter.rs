@@ -1,130 +1,132 @@
-//! Where a pod can run at all.
+//! Where a pod can run now: Kubernetes's filters in their order, the first that refuses speaks.
+//!
+//! `spec.nodeName` has no filter here: who has it set is bound already and never comes before a scheduler.
 
-use super::nodes::{Nodes, State};
-use crate::projection::{Effect, Node, Pod, Taint};
-use std::borrow::Cow;
+use super::class::Class;
+use super::reasons::{CPU, EXTENDED, MEMORY, PODS, Refusal, STORAGE};
+use super::state::State;
+use crate::action::ObjectKey;
+use crate::projection::{Pod, Resources};
+use crate::view::Item;
 
-/// Why a node won't do, and whether it never will (evicting others wouldn't help).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub reason: Cow<'static, str>,
-    pub for_good: bool,
-}
+/// How many of a spread constraint's pods a domain may have for one more to be taken; one for each constraint.
+pub(super) type Limits = Vec<i64>;
 
-fn for_good(reason: &'static str) -> Refusal {
-    Refusal { reason: Cow::Borrowed(reason), for_good: true }
-}
-
-/// Pods that ask for the same: what doesn't depend on who else is on a node is judged once for all of them.
-pub(super) struct Class {
-    /// Per node, why none of these pods may ever run there.
-    refusals: Vec<Option<Refusal>>,
-    /// Per node, the weight of preferred node affinities it meets.
-    pub preference: Vec<i64>,
-    /// Per node, how many `PreferNoSchedule` taints aren't tolerated.
-    pub distaste: Vec<i64>,
-    /// Set once one of them found no node in this batch.
-    pub hopeless: Option<String>,
-}
-
-impl Class {
-    /// All that filters and preferences depend on.
-    pub fn name(pod: &Pod) -> String {
-        format!(
-            "{:?}{:?}{:?}{:?}{:?}",
-            pod.node_selector, pod.node_affinity, pod.tolerations, pod.requests, pod.host_ports
-        )
-    }
-
-    pub fn of(pod: &Pod, nodes: &Nodes) -> Self {
-        let preference = |s: &State| {
-            let met = pod.node_affinity.preferred.iter().filter(|p| p.preference.matches(&s.node));
-            met.map(|p| p.weight).sum()
-        };
-        let distaste = |s: &State| {
-            let disliked = |t: &&Taint| t.effect == Effect::PreferNoSchedule && !tolerates(pod, t);
-            s.node.taints.iter().filter(disliked).count() as i64
-        };
-        Self {
-            refusals: nodes.iter().map(|s| refusal(pod, &s.node)).collect(),
-            preference: nodes.iter().map(preference).collect(),
-            distaste: nodes.iter().map(distaste).collect(),
-            hopeless: None,
-        }
-    }
-
-    pub fn refusal(&self, index: usize) -> Option<&Refusal> {
-        self.refusals[index].as_ref()
+pub(super) fn limits(state: &mut State, class: &Class, limits: &mut Limits) {
+    limits.clear();
+    for hard in &class.hard {
+        let tally = state.counts.tally_mut(hard.tally);
+        // Without any domain nothing is out of balance.
+        let least = tally.least().map_or(i64::MAX / 2, i64::from);
+        let least = if (tally.domains() as i64) < hard.min_domains { 0 } else { least };
+        limits.push(hard.max_skew + least - i64::from(hard.own));
     }
 }
 
-fn tolerates(pod: &Pod, taint: &Taint) -> bool {
-    pod.tolerations.iter().any(|t| t.tolerates(taint))
+/// Why the pods of a class can't run on a node now.
+pub(super) fn refusal(state: &State, class: &Class, limits: &Limits, slot: u32) -> Option<Refusal> {
+    let fixed = class.fixed(slot).refusal;
+    if fixed.is_some() {
+        return fixed;
+    }
+    let entry = state.nodes.get(slot)?;
+    if class.pod.host_ports.iter().any(|p| entry.usage.is_taken(p)) {
+        return Some(Refusal::PortsTaken);
+    }
+    shortage(state, class, slot).or_else(|| skew(state, class, limits, slot)).or_else(|| company(state, class, slot))
 }
 
-/// What speaks against a node whoever else is there; the first reason in Kubernetes's order.
-fn refusal(pod: &Pod, node: &Node) -> Option<Refusal> {
-    let cordon = || Taint { key: "node.kubernetes.io/unschedulable".into(), ..Taint::default() };
-    if node.unschedulable && !tolerates(pod, &cordon()) {
-        return Some(for_good("node(s) were unschedulable"));
+fn shortage(state: &State, class: &Class, slot: u32) -> Option<Refusal> {
+    let entry = state.nodes.get(slot)?;
+    let (has, taken, asked) = (&entry.node.allocatable, &entry.usage.requests, &class.demand.requests);
+    let (mut what, mut ever) = (0, false);
+    if entry.usage.pods + 1 > has.pods {
+        what |= PODS;
     }
-    if node.taints.iter().any(|t| t.effect != Effect::PreferNoSchedule && !tolerates(pod, t)) {
-        return Some(for_good("node(s) had untolerated taint(s)"));
-    }
-    let selected = pod.node_selector.iter().all(|(k, v)| node.meta.labels.get(k) == Some(v));
-    let wanted = pod.node_affinity.required.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches(node)));
-    (!selected || !wanted).then(|| for_good("node(s) didn't match Pod's node affinity/selector"))
-}
-
-/// What is missing on a node now; empty if the pod fits.
-pub(super) fn shortages(state: &State, pod: &Pod) -> Vec<Refusal> {
-    let mut all = Vec::new();
-    if pod.host_ports.iter().any(|p| state.usage.is_taken(p)) {
-        let reason = Cow::Borrowed("node(s) didn't have free ports for the requested pod ports");
-        return vec![Refusal { reason, for_good: false }];
-    }
-    let (has, taken, asked) = (state.allocatable(), &state.usage, &pod.requests);
-    if taken.pods + 1 > has.pods {
-        all.push(Refusal { reason: Cow::Borrowed("Too many pods"), for_good: false });
-    }
-    let mut check = |name: &str, asked: i64, has: i64, taken: i64| {
+    let mut check = |bit: u64, asked: i64, has: i64, taken: i64| {
         if asked > 0 && asked > has - taken {
-            all.push(Refusal { reason: Cow::Owned(format!("Insufficient {name}")), for_good: asked > has });
+            what |= bit;
+            ever |= asked > has;
         }
     };
-    check("cpu", asked.cpu, has.cpu, taken.requests.cpu);
-    check("memory", asked.memory, has.memory, taken.requests.memory);
-    check("ephemeral-storage", asked.ephemeral_storage, has.ephemeral_storage, taken.requests.ephemeral_storage);
-    for (name, amount) in &asked.extended {
-        let of = |r: &crate::projection::Resources| r.extended.get(name).copied().unwrap_or_default();
-        check(name, *amount, of(has), of(&taken.requests));
+    check(CPU, asked.cpu, has.cpu, taken.cpu);
+    check(MEMORY, asked.memory, has.memory, taken.memory);
+    check(STORAGE, asked.ephemeral_storage, has.ephemeral_storage, taken.ephemeral_storage);
+    for (i, (name, amount)) in class.demand.extended.iter().enumerate() {
+        let of = |r: &Resources| r.extended.get(name).copied().unwrap_or_default();
+        check(1 << (EXTENDED + i as u32), *amount, of(has), of(taken));
     }
-    all
+    (what != 0).then_some(Refusal::Short { what, ever })
+}
+
+fn skew(state: &State, class: &Class, limits: &Limits, slot: u32) -> Option<Refusal> {
+    for (hard, limit) in class.hard.iter().zip(limits) {
+        match state.count(hard.tally, slot) {
+            None => return Some(Refusal::NoSpreadLabel),
+            Some(count) if i64::from(count) > *limit => return Some(Refusal::Skewed),
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+fn company(state: &State, class: &Class, slot: u32) -> Option<Refusal> {
+    let mut alone = false;
+    for tally in &class.company {
+        match state.count(*tally, slot) {
+            None => return Some(Refusal::NoCompany),
+            Some(count) => alone |= count == 0,
+        }
+    }
+    if alone {
+        // The first of pods that want to be together has to begin somewhere.
+        let nobody = class.company.iter().all(|t| state.counts.tally(*t).total() == 0);
+        if !(nobody && class.own_company) {
+            return Some(Refusal::NoCompany);
+        }
+    }
+    if class.avoided.iter().any(|t| state.count(*t, slot).is_some_and(|count| count > 0)) {
+        return Some(Refusal::BadCompany);
+    }
+    let unwelcome = class.refused_by.iter().any(|t| state.counts.sayers(*t, &state.topology, slot) > 0);
+    unwelcome.then_some(Refusal::Unwelcome)
+}
+
+/// The same, heeding pods for which room was made there and which are no less important: the pod must fit with them, and,
+/// since they may yet go elsewhere, without them.
+pub(super) fn refusal_beside_nominated(
+    state: &mut State,
+    class: &Class,
+    (key, priority): (&ObjectKey, i32),
+    scratch: &mut Limits,
+    slot: u32,
+) -> Option<Refusal> {
+    if state.has_nominated(slot) {
+        let name = state.nodes.name(slot).to_string();
+        let counts = |p: &&Item<Pod>| p.priority >= priority && *p.key != *key;
+        let others: Vec<Item<Pod>> = state.nominated_on(&name).iter().filter(counts).cloned().collect();
+        if !others.is_empty() {
+            let groups: Vec<_> = others.iter().map(|p| state.group(&p.object)).collect();
+            others.iter().zip(&groups).for_each(|(p, group)| state.try_pod(slot, *group, p, true));
+            limits(state, class, scratch);
+            let refused = refusal(state, class, scratch, slot);
+            others.iter().zip(&groups).for_each(|(p, group)| state.try_pod(slot, *group, p, false));
+            limits(state, class, scratch);
+            if refused.is_some() {
+                return refused;
+            }
+        }
+    }
+    limits(state, class, scratch);
+    refusal(state, class, scratch, slot)
 }
 
 /// How many feasible nodes are enough to choose among: all of a hundred, then a falling share, at least a hundred and at
 /// least 5 % (Kubernetes's numbers). The next pod goes on where this one stopped.
-fn enough(nodes: usize) -> usize {
+pub(super) fn enough(nodes: usize) -> usize {
     if nodes < 100 {
         return nodes;
     }
     let percent = 50usize.saturating_sub(nodes / 125).max(5);
     (nodes * percent / 100).max(100)
-}
-
-/// Nodes where the pod fits now.
-pub(super) fn feasible(nodes: &Nodes, class: &Class, pod: &Pod, start: &mut usize) -> Vec<usize> {
-    let (count, enough) = (nodes.len(), enough(nodes.len()));
-    let mut found = Vec::new();
-    for step in 0..count {
-        let index = (*start + step) % count;
-        if class.refusal(index).is_none() && shortages(nodes.get(index), pod).is_empty() {
-            found.push(index);
-            if found.len() >= enough && step + 1 < count {
-                *start = (index + 1) % count;
-                break;
-            }
-        }
-    }
-    found
 }

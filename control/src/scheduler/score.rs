@@ -1,155 +1,217 @@
-//! Which of the nodes that would do is best.
+//! Which of the nodes that would do is best: Kubernetes's scores, weighted by the pod's profile.
 
-use super::filter::Class;
-use super::nodes::{Nodes, State};
-use crate::projection::Pod;
+use super::class::{Class, SoftSpread};
+use super::explain::NodeScore;
+use super::nodes::Entry;
+use super::profile::{PARTS, Part, Profile, Strategy};
+use super::state::State;
+use super::topology::NOWHERE;
 use crate::usage::likely;
-use crate::view::{Item, View};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Every part counts from 0 to this.
+/// Every part counts from 0 to this before it is weighted.
 const BEST: i64 = 100;
-/// How much the parts weigh against each other: Kubernetes's weights.
-const FREE: i64 = 1;
-const BALANCE: i64 = 1;
-const PREFERENCE: i64 = 2;
-const SPREAD: i64 = 2;
-const TAINTS: i64 = 3;
+/// How many of the best are told.
+const TOLD: usize = 3;
 
 /// Compared field by field; the draw only among equals.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Score {
     points: i64,
     draw: u64,
-    index: usize,
+    slot: u32,
 }
 
-/// The best of `found`; none if it is empty.
+/// What is used again from pod to pod.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    points: Vec<[i64; PARTS]>,
+    raw: Vec<i64>,
+    /// By domain, the last pod that saw it.
+    seen: Vec<u64>,
+    turn: u64,
+}
+
+/// The best of `found` (at least one), and the first few with what each part gave.
 pub(super) fn best(
-    nodes: &Nodes,
-    groups: &mut Groups<'_>,
+    state: &State,
     class: &Class,
-    pod: &Item<Pod>,
-    found: &[usize],
+    profile: &Profile,
+    found: &[u32],
+    pod: u64,
     seed: u64,
-) -> Option<usize> {
-    if found.len() < 2 {
-        return found.first().copied();
+    scratch: &mut Scratch,
+) -> Option<(u32, Vec<NodeScore>)> {
+    let only = *found.first()?;
+    if found.len() == 1 {
+        // Kubernetes scores nothing either where there is no choice.
+        let alone = NodeScore { node: state.nodes.name(only).to_string(), total: 0, parts: Vec::new() };
+        return Some((only, vec![alone]));
     }
-    let spread = groups.spread(pod, nodes, found);
-    let most = |values: &[i64]| found.iter().map(|i| values[*i]).max().unwrap_or_default().max(1);
-    let (most_preferred, most_disliked) = (most(&class.preference), most(&class.distaste));
-    let score = |(at, &index): (usize, &usize)| {
-        let state = nodes.get(index);
-        let (free, balance) = room(state, pod);
-        let points = FREE * free
-            + BALANCE * balance
-            + PREFERENCE * (BEST * class.preference[index] / most_preferred)
-            + SPREAD * spread[at]
-            + TAINTS * (BEST - BEST * class.distaste[index] / most_disliked);
-        Score { points, draw: draw(seed, &pod.meta.uid, &state.node.meta.name), index }
-    };
-    found.iter().enumerate().map(score).max().map(|s| s.index)
-}
-
-/// How much would stay free, and how evenly CPU and memory would be used.
-fn room(state: &State, pod: &Pod) -> (i64, i64) {
-    let (cpu, memory) = likely(pod);
-    let has = state.allocatable();
-    let parts = [(has.cpu, state.usage.likely_cpu + cpu), (has.memory, state.usage.likely_memory + memory)];
-    let free = |(has, used): (i64, i64)| {
-        if has <= 0 || used > has { 0 } else { (i128::from(has - used) * i128::from(BEST) / i128::from(has)) as i64 }
-    };
-    let [cpu, memory] = parts.map(free);
-    ((cpu + memory) / 2, BEST - (cpu - memory).abs() / 2)
-}
-
-/// FNV-1a over seed, pod and node, mixed once more: a draw that anyone can repeat.
-fn draw(seed: u64, pod: &str, node: &str) -> u64 {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let hash = pod.bytes().chain([0]).chain(node.bytes()).fold(0xcbf2_9ce4_8422_2325 ^ seed, step);
-    (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
-}
-
-/// Pods that belong together (of one owner, or else behind the same Services), and how many of them are where.
-pub(super) struct Groups<'a> {
-    view: &'a View,
-    groups: HashMap<String, Group>,
-}
-
-#[derive(Default)]
-struct Group {
-    by_node: BTreeMap<usize, i64>,
-    by_zone: BTreeMap<String, i64>,
-}
-
-impl Group {
-    fn add(&mut self, index: usize, nodes: &Nodes) {
-        *self.by_node.entry(index).or_default() += 1;
-        *self.by_zone.entry(nodes.get(index).zone.clone()).or_default() += 1;
+    scratch.points.clear();
+    scratch.points.resize(found.len(), [0; PARTS]);
+    room(state, class, profile, found, scratch);
+    fixed(class, profile, found, scratch);
+    let on = |part: Part| profile.weights[part as usize] != 0;
+    if on(Part::Spread) && !class.soft.is_empty() {
+        spread(state, class, found, scratch);
     }
+    if on(Part::PodAffinity) && !(class.liked.is_empty() && class.drawn_by.is_empty()) {
+        affinity(state, class, found, scratch);
+    }
+    let total = |points: &[i64; PARTS]| -> i64 { points.iter().zip(&profile.weights).map(|(p, w)| p * w).sum() };
+    let mut top: Vec<(Score, usize)> = Vec::with_capacity(TOLD + 1);
+    for (at, slot) in found.iter().enumerate() {
+        let points = total(&scratch.points[at]);
+        if top.len() == TOLD && points < top[TOLD - 1].0.points {
+            continue;
+        }
+        let score = Score { points, draw: draw(seed, pod, state.nodes.digest(*slot)), slot: *slot };
+        let place = top.partition_point(|(other, _)| *other > score);
+        top.insert(place, (score, at));
+        top.truncate(TOLD);
+    }
+    let told = top.iter().map(|(score, at)| {
+        let parts =
+            Part::ALL.iter().map(|p| (p.name(), scratch.points[*at][*p as usize] * profile.weights[*p as usize]));
+        let parts = parts.zip(&profile.weights).filter(|(_, weight)| **weight != 0).map(|(part, _)| part);
+        NodeScore { node: state.nodes.name(score.slot).to_string(), total: score.points, parts: parts.collect() }
+    });
+    let told = told.collect();
+    top.first().map(|(score, _)| (score.slot, told))
 }
 
-impl<'a> Groups<'a> {
-    pub fn new(view: &'a View) -> Self {
-        Self { view, groups: HashMap::new() }
-    }
-
-    fn group(&mut self, pod: &Pod, nodes: &Nodes) -> Option<&mut Group> {
-        let (name, members): (String, Box<dyn FnOnce(&View) -> Vec<Item<Pod>>>) = match pod.meta.controller() {
-            Some(owner) => {
-                let uid = owner.uid.clone();
-                (uid.clone(), Box::new(move |view: &View| view.controlled::<Pod>(&uid).collect()))
-            }
-            None => {
-                let services = self.view.services_selecting(&pod.meta.namespace, &pod.meta.labels);
-                let names: BTreeSet<String> = services.iter().map(|s| s.meta.name.clone()).collect();
-                if names.is_empty() {
-                    return None;
-                }
-                let namespace = pod.meta.namespace.clone();
-                let name = format!("{namespace}/{}", names.into_iter().collect::<Vec<_>>().join(","));
-                let members = move |view: &View| {
-                    let selectors = services.iter().filter_map(|s| s.selector.as_ref());
-                    let found = selectors.flat_map(|s| view.pods_selected(&namespace, s));
-                    found.map(|p| (p.key.clone(), p)).collect::<BTreeMap<_, _>>().into_values().collect()
-                };
-                (name, Box::new(members))
-            }
-        };
-        let view = self.view;
-        Some(self.groups.entry(name).or_insert_with(|| {
-            let mut group = Group::default();
-            for member in members(view).into_iter().filter(|p| p.is_active()) {
-                if let Some(index) = nodes.index(&member.node_name) {
-                    group.add(index, nodes);
-                }
-            }
-            group
-        }))
-    }
-
-    pub fn place(&mut self, pod: &Pod, index: usize, nodes: &Nodes) {
-        if let Some(group) = self.group(pod, nodes) {
-            group.add(index, nodes);
+fn room(state: &State, class: &Class, profile: &Profile, found: &[u32], scratch: &mut Scratch) {
+    let (likely_cpu, likely_memory) = likely(&class.pod);
+    let asked = &class.demand.requests;
+    // Pods that ask for nothing would all go where nothing else is, one after the other.
+    let balanced = asked.cpu > 0 || asked.memory > 0;
+    for (slot, points) in found.iter().zip(&mut scratch.points) {
+        let Some(Entry { node, usage, .. }) = state.nodes.get(*slot) else { continue };
+        let has = &node.allocatable;
+        let parts = [(has.cpu, usage.likely_cpu + likely_cpu), (has.memory, usage.likely_memory + likely_memory)];
+        let known = parts.iter().filter(|(has, _)| *has > 0);
+        let judged = known.clone().map(|(has, used)| share(profile.strategy, *has, *used));
+        let count = known.count() as i64;
+        points[Part::Room as usize] = if count == 0 { 0 } else { judged.sum::<i64>() / count };
+        if balanced {
+            let (cpu, memory) = (usage.requests.cpu, usage.requests.memory);
+            let with = evenness([(has.cpu, cpu + asked.cpu), (has.memory, memory + asked.memory)]);
+            let without = evenness([(has.cpu, cpu), (has.memory, memory)]);
+            points[Part::Balance as usize] = BEST / 2 + (BEST / 2 + with - without) / 2;
         }
     }
+}
 
-    /// For each of `found`, how well it spreads the pod's group over nodes and (twice as much) zones.
-    fn spread(&mut self, pod: &Pod, nodes: &Nodes, found: &[usize]) -> Vec<i64> {
-        let Some(group) = self.group(pod, nodes) else { return vec![BEST; found.len()] };
-        let on = |index: &usize| group.by_node.get(index).copied().unwrap_or_default();
-        let in_zone = |index: &usize| group.by_zone.get(&nodes.get(*index).zone).copied().unwrap_or_default();
-        let (most_on, most_in) = (found.iter().map(on).max(), found.iter().map(in_zone).max());
-        let zones: BTreeSet<&str> = found.iter().map(|i| nodes.get(*i).zone.as_str()).collect();
-        let part = |count: i64, most: Option<i64>| match most {
-            Some(most) if most > 0 => BEST * (most - count) / most,
-            _ => BEST,
-        };
-        let score = |index: &usize| {
-            let over_nodes = part(on(index), most_on);
-            if zones.len() < 2 { over_nodes } else { (over_nodes + 2 * part(in_zone(index), most_in)) / 3 }
-        };
-        found.iter().map(score).collect()
+fn share(strategy: Strategy, has: i64, used: i64) -> i64 {
+    // Nothing here comes near the 92 petabytes from which on this would be inexact.
+    let part = |amount: i64| amount.saturating_mul(BEST) / has;
+    match strategy {
+        Strategy::LeastAllocated if used > has => 0,
+        Strategy::LeastAllocated => part(has - used),
+        Strategy::MostAllocated => part(used.min(has)),
     }
+}
+
+/// How evenly CPU and memory are used: by how little their shares deviate from each other.
+fn evenness(parts: [(i64, i64); 2]) -> i64 {
+    let share = |(has, used): (i64, i64)| (used as f64 / has as f64).min(1.0);
+    match parts {
+        [(1.., _), (1.., _)] => ((1.0 - (share(parts[0]) - share(parts[1])).abs() / 2.0) * BEST as f64) as i64,
+        _ => BEST,
+    }
+}
+
+/// What is so whoever is there.
+fn fixed(class: &Class, profile: &Profile, found: &[u32], scratch: &mut Scratch) {
+    let on = |part: Part| profile.weights[part as usize] != 0;
+    let most =
+        |value: fn(super::class::Fixed) -> i64| found.iter().map(|s| value(class.fixed(*s))).max().unwrap_or_default();
+    let (preferred, disliked) = (most(|f| f.preference), most(|f| f.distaste));
+    for (slot, points) in found.iter().zip(&mut scratch.points) {
+        let fixed = class.fixed(*slot);
+        points[Part::NodeAffinity as usize] = if preferred == 0 { 0 } else { BEST * fixed.preference / preferred };
+        points[Part::Taints as usize] = if disliked == 0 { BEST } else { BEST - BEST * fixed.distaste / disliked };
+        if on(Part::Images) {
+            points[Part::Images as usize] =
+                class.images.points.get(*slot as usize).map_or(0, |points| i64::from(*points));
+        }
+    }
+}
+
+/// The fewer of its like in a node's domains the better; a domain among many weighs more than one among few.
+fn spread(state: &State, class: &Class, found: &[u32], scratch: &mut Scratch) {
+    let lacks = |slot: u32| class.soft_keys.iter().any(|key| state.topology.domain(*key, slot) == NOWHERE);
+    let taking_part: Vec<bool> = found.iter().map(|slot| !lacks(*slot)).collect();
+    let count = taking_part.iter().filter(|t| **t).count();
+    let weight = |soft: &SoftSpread, scratch: &mut Scratch| -> f64 {
+        let size = if soft.by_node { count } else { domains(state, soft, found, &taking_part, scratch) };
+        (size as f64 + 2.0).ln()
+    };
+    let weights: Vec<f64> = class.soft.iter().map(|soft| weight(soft, scratch)).collect();
+    scratch.raw.clear();
+    for slot in found {
+        let part = |(soft, weight): (&SoftSpread, &f64)| {
+            if state.topology.domain(soft.key, *slot) == NOWHERE {
+                return 0.0;
+            }
+            let there = state.count(soft.tally, *slot).unwrap_or_default();
+            f64::from(there) * weight + (soft.max_skew - 1) as f64
+        };
+        let cost: f64 = class.soft.iter().zip(&weights).map(part).sum();
+        scratch.raw.push(cost.round() as i64);
+    }
+    let costs = || scratch.raw.iter().zip(&taking_part).filter(|(_, t)| **t).map(|(cost, _)| *cost);
+    let (least, most) = (costs().min().unwrap_or_default(), costs().max().unwrap_or_default());
+    for ((cost, taking_part), points) in scratch.raw.iter().zip(&taking_part).zip(&mut scratch.points) {
+        points[Part::Spread as usize] = match (taking_part, most) {
+            (false, _) => 0,
+            (true, 0) => BEST,
+            (true, most) => BEST * (most + least - cost) / most,
+        };
+    }
+}
+
+/// Among how many different domains there is a choice.
+fn domains(state: &State, soft: &SoftSpread, found: &[u32], taking_part: &[bool], scratch: &mut Scratch) -> usize {
+    scratch.turn += 1;
+    let turn = scratch.turn;
+    scratch.seen.resize(scratch.seen.len().max(state.topology.domains(soft.key)), 0);
+    let mut count = 0;
+    for (slot, _) in found.iter().zip(taking_part).filter(|(_, t)| **t) {
+        let domain = state.topology.domain(soft.key, *slot);
+        if domain != NOWHERE && std::mem::replace(&mut scratch.seen[domain as usize], turn) != turn {
+            count += 1;
+        }
+    }
+    count
+}
+
+/// How many pods near a node the pod likes, and like it, less those it, or that, would rather not be with.
+fn affinity(state: &State, class: &Class, found: &[u32], scratch: &mut Scratch) {
+    scratch.raw.clear();
+    for slot in found {
+        let mine = class.liked.iter().map(|(t, w)| w * i64::from(state.count(*t, *slot).unwrap_or_default()));
+        let theirs = class.drawn_by.iter().map(|(t, w)| w * i64::from(state.counts.sayers(*t, &state.topology, *slot)));
+        scratch.raw.push(mine.chain(theirs).sum());
+    }
+    let (least, most) = (scratch.raw.iter().min().copied(), scratch.raw.iter().max().copied());
+    let (Some(least), Some(most)) = (least, most) else { return };
+    for (raw, points) in scratch.raw.iter().zip(&mut scratch.points) {
+        points[Part::PodAffinity as usize] = if most == least { 0 } else { BEST * (raw - least) / (most - least) };
+    }
+}
+
+/// A name as a number, for draws.
+pub(super) fn digest(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A draw that anyone can repeat: seed, pod and node, well mixed.
+pub(super) fn draw(seed: u64, pod: u64, node: u64) -> u64 {
+    let mix = |x: u64| {
+        let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    mix(mix(seed ^ pod.rotate_left(17)) ^ node)
 }

@@ -13,6 +13,7 @@ pub mod new_app;
 pub mod node;
 pub mod pod;
 pub mod read;
+pub mod scheduling;
 pub mod service;
 pub mod state;
 pub mod table;

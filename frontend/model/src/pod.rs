@@ -101,7 +101,9 @@ fn unplaced(pod: &Pod, now: i64) -> Sentence {
     };
     let waited = time::parse(&pod.metadata.creation_timestamp).map_or_else(String::new, |made| time::span(now - made));
     let message = scheduled.message.as_str();
-    let said = |text: &str| message.contains(text);
+    // What follows says why nobody can make room.
+    let why = message.split(" preemption:").next().unwrap_or_default();
+    let said = |text: &str| why.contains(text);
     let (word, next, action) = if message.starts_with("0/0 nodes") || said("no nodes available") {
         (Word::PodNoNodes, Word::NextAddNode, Action::AddNode)
     } else if said("Insufficient") {
@@ -112,6 +114,12 @@ fn unplaced(pod: &Pod, now: i64) -> Sentence {
         (Word::PodNodesAway, Word::NextLookAtNodes, Action::ShowNodes)
     } else if said("untolerated taint") {
         (Word::PodTaints, Word::NextTolerate, Action::EditYaml)
+    } else if said("anti-affinity rules") {
+        (Word::PodBadCompany, Word::NextCompany, Action::EditYaml)
+    } else if said("pod affinity rules") {
+        (Word::PodNoCompany, Word::NextCompany, Action::EditYaml)
+    } else if said("topology spread") {
+        (Word::PodSkewed, Word::NextCompany, Action::EditYaml)
     } else if said("affinity") || said("selector") {
         (Word::PodAffinity, Word::NextAffinity, Action::EditYaml)
     } else {
@@ -283,6 +291,24 @@ mod tests {
         assert!(sentence.text.contains("5 minutes"), "{}", sentence.text);
         assert_eq!(sentence.evidence.as_deref(), Some(message));
         assert_eq!(sentence.next.unwrap().action, Some(Action::AddNode));
+    }
+
+    #[test]
+    fn pending_because_of_other_pods_is_not_for_want_of_labels() {
+        let say = |reason: &str| {
+            let message = format!("0/2 nodes are available: 2 {reason}. preemption: 0/2 nodes are available: 2 Insufficient cpu.");
+            let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
+            says(&pod(json!({}), json!({"phase": "Pending", "conditions": [condition]}))).1
+        };
+        for (reason, word) in [
+            ("node(s) didn't match pod anti-affinity rules", Word::PodBadCompany),
+            ("node(s) didn't satisfy existing pods anti-affinity rules", Word::PodBadCompany),
+            ("node(s) didn't match pod affinity rules", Word::PodNoCompany),
+            ("node(s) didn't match pod topology spread constraints", Word::PodSkewed),
+            ("node(s) didn't match Pod's node affinity/selector", Word::PodAffinity),
+        ] {
+            assert_eq!(say(reason), word.with(&[("span", &"5 minutes")]), "{reason}");
+        }
     }
 
     #[test]

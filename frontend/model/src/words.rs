@@ -119,6 +119,9 @@ words! {
     PodNodesAway "Pending for {span}: the nodes that would fit are not ready.",
     PodTaints "Pending for {span}: the nodes that would fit have taints that it does not tolerate.",
     PodAffinity "Pending for {span}: no node has the labels it asks for.",
+    PodBadCompany "Pending for {span}: on the nodes that would fit run pods that it must keep apart from.",
+    PodNoCompany "Pending for {span}: the pods that it must run near are on no node that would fit.",
+    PodSkewed "Pending for {span}: on the nodes that would fit, pods like it would be spread too unevenly.",
     PodNowhere "Pending for {span}: no node can take it.",
     PodInitializing "Starting: init container {container} is running.",
     PodStarting "Starting on {node}.",
@@ -169,6 +172,19 @@ words! {
     DeploymentShort "Serving {ready} of {wanted}.",
     DeploymentStarting "Starting: serving {ready} of {wanted}.",
 
+    // Why a pod is where it is
+    WhyHere "Why here",
+    WhyChosen "Chosen out of {feasible} that would do, of {nodes}.",
+    WhyRoomMade "Room is being made on {node}: {victims} have to go.",
+    WhyNowhere "None of {nodes} will do.",
+    PartTaints "Taints",
+    PartNodeAffinity "Preferred nodes",
+    PartSpread "Spread",
+    PartPodAffinity "Company",
+    PartRoom "Free room",
+    PartBalance "Balance",
+    NodeCount "{n} node|{n} nodes",
+
     // Nodes
     NodeJoining "Joined {ago}, has not reported yet.",
     NodeSilent "Silent: last heard from {ago}. What runs there is unknown.",
@@ -204,6 +220,7 @@ words! {
     NextLookAtPods "Look at its pods.",
     NextTolerate "Add a toleration, or remove the taint.",
     NextAffinity "Change what it asks for, or label a node.",
+    NextCompany "Change its affinity or spread rules, or add a node.",
     NextReadLogs "Read its logs.",
     NextReadLastLogs "Read the last lines before it died.",
     NextImage "Check the name and tag, and whether the registry needs a pull secret.",

@@ -7,8 +7,10 @@ use crate::components::state::{Ago, Badge, Banner};
 use crate::words::{Word, plural, t};
 use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
-use longshore_page_model::kinds::Kind;
-use longshore_page_model::kube::{Node, Pod};
+use longshore_page_model::kinds::{Kind, segment};
+use longshore_page_model::kube::{Node, Pod, condition};
+use longshore_page_model::read::Read;
+use longshore_page_model::scheduling::Scheduling;
 use longshore_page_model::state::Action;
 use longshore_page_model::{node, pod};
 
@@ -39,6 +41,7 @@ pub fn Overview(subject: Subject) -> impl IntoView {
                 <span class="quiet">{plural(Word::Restarts, c.restart_count)}</span></li> }
         }).collect()
     };
+    let why = scheduling(subject, this);
     view! {
         <Banner sentence=said on_action=act/>
         <dl class="facts card">
@@ -51,10 +54,38 @@ pub fn Overview(subject: Subject) -> impl IntoView {
             <div><dt>{t(Word::Address)}</dt><dd class="mono">{move || this.with(|p| p.as_ref().map(|p| p.status.pod_ip.clone()))}</dd></div>
         </dl>
         <section class="card"><h2>{t(Word::Containers)}</h2><ul class="containers">{containers}</ul></section>
+        {move || why.get().map(|why| view! { <section class="card" data-testid="why-here"><h2>{t(Word::WhyHere)}</h2><p class="quiet">{why.sentence()}</p><ul class="containers">
+            {why.best.iter().map(|b| view! { <li><span class="mono">{b.node.clone()}</span><span>{b.score}</span><span class="quiet">{b.parts()}</span></li> }).collect_view()}
+            {why.refused.iter().map(|r| view! { <li><span>{r.nodes}</span><span class="quiet">{r.reason.clone()}</span></li> }).collect_view()}
+        </ul></section> })}
         <section class="card"><h2>{t(Word::Conditions)}</h2><ul class="conditions">{move || this.get().map(|p| p.status.conditions.into_iter().map(|c| view! {
             <li><span>{c.r#type}</span><span class="mono">{c.status}</span><span class="quiet">{c.reason}" "{c.message}</span><span class="quiet"><Ago time=c.last_transition_time/></span></li>
         }).collect_view())}</ul></section>
     }
+}
+
+/// Asks why it is where it is whenever that may have changed. Nothing where nobody knows any more.
+fn scheduling(subject: Subject, pod: Memo<Option<Pod>>) -> RwSignal<Option<Scheduling>> {
+    let why = RwSignal::new(None);
+    let decided = Memo::new(move |_| {
+        pod.with(|p| {
+            let p = p.as_ref()?;
+            let scheduled = condition(&p.status.conditions, "PodScheduled").map(|c| c.message.clone());
+            Some((p.metadata.uid.clone(), p.spec.node_name.clone(), scheduled))
+        })
+    });
+    Effect::new(move || {
+        if decided.get().is_none() {
+            return;
+        }
+        let (namespace, name) = (subject.namespace.get_value(), subject.name.get_value());
+        let path = format!("/apis/longshore.dev/v1/namespaces/{}/pods/{}/scheduling", segment(&namespace), segment(&name));
+        leptos::task::spawn_local(async move {
+            let answer = subject.scope.get::<serde_json::Value>(&path).await.ok();
+            why.try_set(answer.map(|tree| Scheduling::read(&tree)));
+        });
+    });
+    why
 }
 
 #[component]

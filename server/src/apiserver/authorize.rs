@@ -161,6 +161,7 @@ const VIEWER: &[Rule] = &[
     Rule { groups: &["coordination.k8s.io"], resources: &["leases"], verbs: &READS },
     Rule { groups: &["discovery.k8s.io"], resources: &["endpointslices"], verbs: &READS },
     Rule { groups: &["events.k8s.io"], resources: &["events"], verbs: &READS },
+    Rule { groups: &["scheduling.k8s.io"], resources: &["priorityclasses"], verbs: &READS },
 ];
 
 /// What a developer may do beside reading.

@@ -138,6 +138,10 @@ fn bound(cx: &Context, pods: &'static Resource, binding: &Binding, pod: &Object)
         }
     }
     set_scheduled(&mut tree, cx);
+    if let Some(status) = tree["status"].as_object_mut() {
+        // It is where it was to be, or elsewhere: either way the room that was kept for it is free again.
+        status.remove("nominatedNodeName");
+    }
     let key = pod.key.clone();
     Ok(Write::Update { draft: api::draft(pods, key, &tree), expected: pod.revision })
 }

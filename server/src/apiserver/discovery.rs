@@ -63,12 +63,13 @@ pub fn virtual_resource(group: &str, version: &str, plural: &str) -> Option<&'st
 }
 
 /// Groups in Kubernetes's order of priority; one that isn't named here follows by name.
-const ORDER: [&str; 7] = [
+const ORDER: [&str; 8] = [
     "",
     "apps",
     "events.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "scheduling.k8s.io",
     "coordination.k8s.io",
     "discovery.k8s.io",
 ];

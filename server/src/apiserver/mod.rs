@@ -11,6 +11,7 @@ pub mod api;
 pub mod authorize;
 pub mod binding;
 mod body;
+pub mod decisions;
 pub mod decode;
 pub mod delete;
 pub mod discovery;

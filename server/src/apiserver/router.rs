@@ -7,6 +7,7 @@ use super::answer::{self, Form};
 use super::api::{Api, Context};
 use super::authorize::{self, Attributes, Decision, NoScope};
 use super::body::Budget;
+use super::decisions;
 use super::discovery;
 use super::frames::Frames;
 use super::heavy::Heavy;
@@ -166,7 +167,7 @@ impl<A: Authenticator> Shell<A> {
         let target = serve::target(&self.api, &asked)?;
         let cluster = self.store.cluster(&cluster).await.map_err(errors::store)?;
         cluster.touch();
-        allow(&identity, &asked, &cluster)?;
+        allow(&identity, decisions::as_pod(&asked).as_ref().unwrap_or(&asked), &cluster)?;
         let mut encoding = Encoding::Json;
         if query.has("pretty") && query.flag("pretty") {
             encoding = Encoding::PrettyJson;

@@ -5,6 +5,7 @@ use super::api::{Api, Context, Deleted, Written};
 use super::authorize::Attributes;
 use super::binding::Binding;
 use super::body::Received;
+use super::decisions;
 use super::decode::{self, Decoded, Target};
 use super::delete;
 use super::discovery::{Virtual, virtual_resource};
@@ -40,10 +41,15 @@ pub(super) enum Endpoint {
     Whole(&'static Resource),
     Part(&'static Resource, &'static Subresource),
     Virtual(&'static Virtual),
+    /// Why a pod is where it is: ours, not Kubernetes's.
+    Scheduling,
 }
 
 /// Finds it, and checks that it has the verb.
 pub(super) fn target(api: &Api, asked: &Attributes) -> Result<Endpoint, Status> {
+    if decisions::as_pod(asked).is_some() {
+        return if asked.verb == "get" { Ok(Endpoint::Scheduling) } else { Err(Status::method_not_allowed()) };
+    }
     let (group, version, plural) = (asked.group.as_str(), asked.version.as_str(), asked.resource.as_str());
     let (endpoint, verbs, namespaced) = match api.registry.by_path(group, version, plural) {
         Some(resource) if asked.subresource.is_empty() => {
@@ -118,6 +124,11 @@ impl<A: Authenticator> Shell<A> {
             },
             Endpoint::Virtual(found) if found.plural == "bindings" => self.bind(call, body).await,
             Endpoint::Virtual(found) => self.review(call, found, body).await,
+            Endpoint::Scheduling => {
+                let Attributes { namespace, name, .. } = &call.asked;
+                let answer = self.api.scheduling(&call.cx, namespace, name).await?;
+                Ok(answer::value(StatusCode::OK, &answer, call.form.encoding))
+            }
         }
     }
 

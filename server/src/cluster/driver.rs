@@ -8,6 +8,7 @@ use super::RootCa;
 use super::events::{Recorder, recorder};
 use super::execute::{Ending, Executor};
 use super::queue::Queue;
+use super::scheduling::Scheduling;
 use crate::apiserver::Api;
 use crate::gateway::Sessions;
 use crate::resources::registry;
@@ -17,8 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use longshore_api::ids::ClusterId;
 use longshore_control::contacts::Contacts;
 use longshore_control::controllers::{self, Controller};
-use longshore_control::projection::{Node, Pod};
-use longshore_control::view::{Applied, Change, Failure, KindInfo, Record, Settings};
+use longshore_control::view::{Applied, Change, Failure, KindInfo, Settings};
 use longshore_control::{Action, ObjectKey, Outcome, View, scheduler};
 use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -32,12 +32,6 @@ use tokio_util::sync::CancellationToken;
 const RUNNING: usize = 48;
 /// Looks taken before changes are taken in again.
 const LOOKS_IN_A_ROW: usize = 64;
-/// Pods assigned in one batch.
-const PODS_IN_A_BATCH: usize = 1000;
-/// After a change that may make room for waiting pods: several such changes are one look.
-const ROOM_DELAY: SignedDuration = SignedDuration::from_millis(50);
-/// How often pods that wait are looked at and told again, whatever happens.
-const REMIND: SignedDuration = SignedDuration::from_secs(300);
 /// Before a fresh start.
 const RESTART: Duration = Duration::from_secs(1);
 /// The longest sleep: wall clocks can jump.
@@ -155,23 +149,6 @@ struct Run<'a> {
     scheduling: Scheduling,
 }
 
-/// When the scheduler looks next.
-#[derive(Default)]
-struct Scheduling {
-    running: bool,
-    due: Option<Timestamp>,
-    /// Not before the view has this.
-    needs: i64,
-    remind_at: Option<Timestamp>,
-    failures: u32,
-}
-
-impl Scheduling {
-    fn wake(&mut self, at: Timestamp) {
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
-    }
-}
-
 impl<'a> Run<'a> {
     fn new(driver: &'a Driver, cluster: Arc<Cluster>, recorder: Recorder, root_ca: String) -> Self {
         let kinds = registry().all().filter(|r| r.stored.is_none()).map(|r| {
@@ -185,7 +162,9 @@ impl<'a> Run<'a> {
             pod_range: cluster.info().pod_range.clone(),
             node_mask: NODE_MASK,
             kinds: kinds.collect(),
+            ..Settings::default()
         };
+        let scheduling = Scheduling::of(&cluster);
         Self {
             driver,
             cluster,
@@ -196,7 +175,7 @@ impl<'a> Run<'a> {
             queue: Queue::default(),
             running: JoinSet::new(),
             connected: HashSet::new(),
-            scheduling: Scheduling::default(),
+            scheduling,
         }
     }
 
@@ -226,7 +205,7 @@ impl<'a> Run<'a> {
             self.seen = loaded.last;
         }
         applied.iter().for_each(|a| self.concern(a));
-        self.scheduling.wake(now);
+        self.scheduling.begin(&self.view, now);
         Ok(loaded)
     }
 
@@ -239,8 +218,10 @@ impl<'a> Run<'a> {
         }
         let projection = (change.kind != ChangeKind::Deleted).then(|| object.projection.clone());
         let change = Change { key: key_of(&object.key), revision, projection };
-        if let Some(applied) = self.view.apply(change, Timestamp::now()) {
+        let now = Timestamp::now();
+        if let Some(applied) = self.view.apply(change, now) {
             self.concern(&applied);
+            self.scheduling.apply(&self.view, &applied, now);
         }
     }
 
@@ -253,38 +234,6 @@ impl<'a> Run<'a> {
                 Ok(keys) => keys.into_iter().for_each(|key| self.queue.add((place, key), revision)),
                 Err(_) => tracing::error!(cluster = %self.driver.id, "{} panicked over a change", controller.name()),
             }
-        }
-        match self.scheduling_need(applied) {
-            Need::Nothing => {}
-            Need::Now => self.scheduling.wake(Timestamp::now()),
-            Need::Soon => self.scheduling.wake(Timestamp::now() + ROOM_DELAY),
-        }
-    }
-
-    fn scheduling_need(&self, applied: &Applied) -> Need {
-        let side = |r: &Option<Record>| r.as_ref().and_then(Record::get::<Pod>);
-        match applied.key.resource.as_ref() {
-            "pods" => {
-                let (before, after) = (side(&applied.before), side(&applied.after));
-                let waits = |p: &Pod| scheduler::is_ours(p);
-                let takes = |p: &Pod| !p.node_name.is_empty() && !p.is_finished();
-                if after.as_ref().is_some_and(|p| waits(p)) && !before.as_ref().is_some_and(|p| waits(p)) {
-                    Need::Now
-                } else if before.is_some_and(|p| takes(&p)) && !after.is_some_and(|p| takes(&p)) {
-                    Need::Soon
-                } else {
-                    Need::Nothing
-                }
-            }
-            "nodes" => {
-                let shape = |r: &Option<Record>| {
-                    let node = r.as_ref()?.get::<Node>()?;
-                    let labels = node.meta.labels.clone();
-                    Some((node.unschedulable, node.taints.clone(), labels, node.allocatable.clone()))
-                };
-                if shape(&applied.before) != shape(&applied.after) { Need::Soon } else { Need::Nothing }
-            }
-            _ => Need::Nothing,
         }
     }
 
@@ -321,8 +270,7 @@ impl<'a> Run<'a> {
 
     fn sleep(&self, whole: bool) -> Duration {
         let now = Timestamp::now();
-        let batch = self.scheduling.due.filter(|_| !self.scheduling.running && self.scheduling_ready());
-        let mut next = [self.queue.next_timer(), batch, self.scheduling.remind_at].into_iter().flatten().min();
+        let mut next = [self.queue.next_timer(), self.scheduling.next(self.seen)].into_iter().flatten().min();
         if !whole {
             next = None;
         }
@@ -396,18 +344,10 @@ impl<'a> Run<'a> {
                 }
             }
             Ok(Finished::Batch { ending, wrote }) => {
-                self.scheduling.running = false;
-                self.scheduling.needs = wrote;
-                match ending {
-                    Ending::Done => self.scheduling.failures = 0,
-                    Ending::Stale => self.scheduling.wake(now + ROOM_DELAY),
-                    Ending::Failed(failure) => {
-                        self.told(scheduler::NAME, &ObjectKey::all_of("pods"), &failure);
-                        let wait = SignedDuration::from_millis(100) * 2i32.pow(self.scheduling.failures.min(9));
-                        self.scheduling.failures += 1;
-                        self.scheduling.wake(now + wait);
-                    }
+                if let Ending::Failed(failure) = &ending {
+                    self.told(scheduler::NAME, &ObjectKey::all_of("pods"), failure);
                 }
+                self.scheduling.finish(&ending, wrote, now);
             }
             // `carry_out` catches panics; only an abort ends here, and then the whole run ends.
             Err(error) => tracing::error!(cluster = %self.driver.id, "an action was lost: {error}"),
@@ -419,69 +359,17 @@ impl<'a> Run<'a> {
         tracing::warn!(cluster = %self.driver.id, key = ?key, "{who} could not {verb} {resource}: {message}");
     }
 
-    fn scheduling_ready(&self) -> bool {
-        self.seen >= self.scheduling.needs
-    }
-
     fn schedule(&mut self, now: Timestamp) {
-        if self.scheduling.running || !self.scheduling_ready() {
-            return;
-        }
-        let remind = self.scheduling.remind_at.is_some_and(|at| at <= now);
-        if !remind && self.scheduling.due.is_none_or(|at| at > now) {
-            return;
-        }
-        self.scheduling.due = None;
-        self.scheduling.remind_at = None;
-        let seed = self.seen.unsigned_abs();
-        let (view, mut more) = (&self.view, false);
-        let decided = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let mut waiting = scheduler::pending(view);
-            // Who waits already comes after who just came: many hopeless ones must not keep others waiting.
-            waiting.sort_by_key(|p| matches!(p.scheduled, longshore_control::projection::PodScheduled::No { .. }));
-            more = waiting.len() > PODS_IN_A_BATCH && !waiting[PODS_IN_A_BATCH..].iter().all(|p| told_to_wait(p));
-            waiting.truncate(PODS_IN_A_BATCH);
-            let decisions = scheduler::schedule(view, &waiting, seed);
-            let mut actions: Vec<Action> = decisions.iter().flat_map(|d| scheduler::actions(d, now, remind)).collect();
-            // Bindings first and together: they are one batch of the log.
-            actions.sort_by_key(|a| match a {
-                Action::Bind { .. } => 0,
-                Action::Patch { .. } => 1,
-                _ => 2,
-            });
-            (actions, !waiting.is_empty())
-        }));
-        let Ok((actions, waiting)) = decided else {
-            tracing::error!(cluster = %self.driver.id, "the scheduler panicked");
-            self.scheduling.wake(now + SignedDuration::from_secs(5));
-            return;
-        };
-        if waiting {
-            self.scheduling.remind_at = Some(now + REMIND);
-        }
-        if more {
-            self.scheduling.wake(now);
-        }
+        let actions = self.scheduling.decide(&self.view, self.seen, now);
         if actions.is_empty() {
             return;
         }
-        self.scheduling.running = true;
         let executor = self.executor(scheduler::ACCOUNT);
         self.running.spawn(async move {
             let (ending, wrote) = carry_out(executor, actions).await;
             Finished::Batch { ending, wrote }
         });
     }
-}
-
-enum Need {
-    Nothing,
-    Now,
-    Soon,
-}
-
-fn told_to_wait(pod: &Pod) -> bool {
-    matches!(pod.scheduled, longshore_control::projection::PodScheduled::No { .. })
 }
 
 /// Carries actions out and says up to which revision the view must come before the next look. A panic is a failure.

@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 
 /// Events waiting to be written. A thousand pods' worth.
 const QUEUE: usize = 4096;
-/// Written side by side.
-const AT_ONCE: usize = 64;
+/// Written side by side: a thousand pods' worth is a few flushes.
+const AT_ONCE: usize = 256;
 /// Kinds of events remembered for folding, and objects for their rate; the oldest half goes when there are more.
 const REMEMBERED: usize = 4096;
 /// Different events of one component about one object, at once (client-go's spam filter) …

@@ -8,6 +8,7 @@
 //!
 //! - [`driver`]: one task per cluster: changes in, actions out.
 //! - [`queue`]: which key is looked at when (pure).
+//! - [`scheduling`]: when the scheduler looks, and what it is told.
 //! - [`execute`]: actions through the API, creations by slow start.
 //! - [`events`]: the recorder that folds repeated events and bounds their rate.
 //!
@@ -17,6 +18,7 @@ mod driver;
 mod events;
 mod execute;
 mod queue;
+mod scheduling;
 #[cfg(test)]
 mod tests;
 

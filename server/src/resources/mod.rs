@@ -17,6 +17,7 @@ pub mod lease;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod priority_class;
 mod registry;
 pub mod replica_set;
 pub mod secret;

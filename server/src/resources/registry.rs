@@ -16,6 +16,7 @@ static KINDS: &[&Resource] = &[
     &event::EVENTS_V1,
     &deployment::RESOURCE,
     &replica_set::RESOURCE,
+    &priority_class::RESOURCE,
     &lease::RESOURCE,
     &endpoint_slice::RESOURCE,
 ];

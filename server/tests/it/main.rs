@@ -9,4 +9,5 @@ mod joining;
 mod kubernetes;
 mod node_streams;
 mod page;
+mod scheduling;
 mod stream;

@@ -3,7 +3,7 @@
 use super::addresses::Range;
 use super::errors;
 use crate::apiserver::{api, metadata};
-use crate::resources::{Request, Resource, endpoint_slice, endpoints, namespace, service};
+use crate::resources::{Request, Resource, endpoint_slice, endpoints, namespace, priority_class, service};
 use crate::store::{Cluster, ClusterHook, StoreError, Write, WriteError};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -17,11 +17,14 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const USER: &str = "system:apiserver";
 const HTTPS: i64 = 443;
 
-/// Makes what is missing of the namespaces and of the Service `kubernetes`, by which pods reach this API. Called whenever a
+/// Makes what is missing of the namespaces, the system's priority classes and of the Service `kubernetes`, by which pods reach this API. Called whenever a
 /// cluster is loaded: it heals what was deleted, and changes nothing that is there.
 pub async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
     for name in NAMESPACES {
         create(cluster, &namespace::RESOURCE, "", json!({"metadata": {"name": name}})).await?;
+    }
+    for (name, value, description) in priority_class::SYSTEM {
+        create(cluster, &priority_class::RESOURCE, "", priority_class::system(name, value, description)).await?;
     }
     let address = Range::of(&cluster.info().service_range)?.first().to_string();
     let metadata = |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});

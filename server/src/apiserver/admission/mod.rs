@@ -8,6 +8,7 @@ mod addresses;
 mod bootstrap;
 mod namespaces;
 mod pods;
+mod priorities;
 mod service_accounts;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,10 @@ pub struct Admission<'a> {
 /// the object as it is.
 pub fn admit(admission: &Admission<'_>, tree: &mut Value) -> Result<(), Status> {
     namespaces::admit(admission, tree)?;
+    let classes = ("scheduling.k8s.io", "priorityclasses");
+    if (admission.resource.group, admission.resource.plural) == classes {
+        return priorities::class(admission, tree);
+    }
     if admission.operation == Operation::Delete || !admission.subresource.is_empty() {
         return Ok(());
     }
@@ -54,7 +59,7 @@ pub fn admit(admission: &Admission<'_>, tree: &mut Value) -> Result<(), Status> 
         ("", "pods") => {
             if create {
                 service_accounts::admit(admission, tree)?;
-                pods::priority(tree)?;
+                priorities::pod(admission, tree)?;
             }
             pods::tolerations(tree);
         }

@@ -1,6 +1,7 @@
 //! A whole cluster in memory: store, API, controllers and scheduler as they are, a pretended kubelet beside them.
 
 mod nodes;
+mod scheduling;
 
 use super::*;
 use crate::apiserver::node_proxy::NoNodes;

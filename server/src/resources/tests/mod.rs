@@ -117,5 +117,10 @@ pub fn samples() -> Vec<(&'static str, Value)> {
             json!({"metadata": meta("web-5d8f"), "spec": {"replicas": 3, "selector": selector, "template": template},
             "status": {"replicas": 3, "readyReplicas": 2, "availableReplicas": 2}}),
         ),
+        (
+            "priorityclasses.scheduling.k8s.io",
+            json!({"metadata": {"name": "gold", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}, "value": 1000,
+                "globalDefault": true, "description": "for what earns money", "preemptionPolicy": "Never"}),
+        ),
     ]
 }
