@@ -54,8 +54,53 @@ pub enum Did {
     },
 }
 
+/// A request of the Kubernetes API as it was sent; updates and deletions say by their resourceVersion what was there.
+#[derive(Clone, Copy, Debug)]
+pub enum Sent {
+    /// With what was found, where something was.
+    Get(State),
+    Create(u64),
+    Update {
+        from: Option<u64>,
+        to: u64,
+    },
+    Delete {
+        from: Option<u64>,
+    },
+}
+
+/// In place of a status: there was nobody to send it to.
+pub const NOT_SENT: u16 = 1;
+
+impl Sent {
+    /// What it did by the answer's status (0: none came) and reason; None where it did nothing and says nothing.
+    pub fn did(self, status: u16, reason: &str) -> Option<Did> {
+        Some(match (self, status, reason) {
+            (Self::Get(found), 200 | 404, _) => Did::Saw(found),
+            (Self::Get(_), ..) => return None,
+            // Surely not applied.
+            (_, NOT_SENT | 429 | 503 | 507, _) => return None,
+            (Self::Create(new), 200 | 201, _) => Did::Created(new),
+            (Self::Update { from, to }, 200, _) => Did::Updated { from, to },
+            (Self::Delete { from }, 200, _) => Did::Deleted { from },
+            (_, 409, "AlreadyExists") => Did::WasThere,
+            (Self::Update { from: Some(from), .. } | Self::Delete { from: Some(from) }, 409, _) => Did::WasNot(from),
+            (_, 404, _) => Did::WasNotThere,
+            (Self::Create(new), ..) => Did::MayHaveCreated(new),
+            (Self::Update { from, to }, ..) => Did::MayHaveUpdated { from, to },
+            (Self::Delete { from }, ..) => Did::MayHaveDeleted { from },
+        })
+    }
+}
+
 impl Did {
-    fn is_open(self) -> bool {
+    /// Whether it can take effect in one state only, which never comes again once it is left: every write has its number.
+    fn is_spent_by_itself(self) -> bool {
+        matches!(self, Self::MayHaveUpdated { from: Some(_), .. } | Self::MayHaveDeleted { from: Some(_) })
+    }
+
+    /// Nobody knows whether it took effect.
+    pub fn is_open(self) -> bool {
         matches!(self, Self::MayHaveCreated(_) | Self::MayHaveUpdated { .. } | Self::MayHaveDeleted { .. })
     }
 
@@ -133,7 +178,10 @@ fn answer(history: &[Operation], ways: &HashSet<Way>, under_way: &BTreeSet<usize
         for next in under_way.iter().filter(|n| !way.early.contains(n)) {
             if let Some(state) = history[*next].did.after(way.state) {
                 let mut further = Way { state, early: way.early.clone() };
-                further.early.insert(*next);
+                // One way instead of many that differ in nothing that counts.
+                if !history[*next].did.is_spent_by_itself() {
+                    further.early.insert(*next);
+                }
                 if seen.insert(further.clone()) {
                     open.push(further);
                 }

@@ -29,7 +29,7 @@ const LEAST_TIMEOUT_SECONDS: u64 = 1800;
 
 /// How much of the state that is sent first goes out at once. The objects are shared; what is made of them is not, and a
 /// thousand clients that read slowly must not hold a copy of everything each.
-const INITIAL_BYTES: usize = 256 * 1024;
+const INITIAL_BYTES: usize = 64 * 1024;
 
 /// A running watch. Dropping it ends it.
 pub struct Watcher {

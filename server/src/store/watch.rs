@@ -67,7 +67,7 @@ pub enum Ended {
 
 /// What a watcher takes from its queue at once. Whoever has taken something makes bytes of its own from it, and a thousand
 /// slow readers must not each hold all that a queue may hold.
-const TAKEN_BYTES: usize = 256 * 1024;
+const TAKEN_BYTES: usize = 64 * 1024;
 
 /// One watcher's queue.
 #[derive(Debug)]

@@ -314,6 +314,11 @@ impl World {
                     from = oldest;
                     continue;
                 }
+                // Retention here is quicker than the news of a commit.
+                Err(StoreError::Future { .. }) if from == self.log.compacted(&self.id) => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
                 // It was handed over this very moment.
                 Err(StoreError::Unavailable(_)) => continue,
                 Err(error) => panic!("a watch from {from:?} is refused: {error}"),
