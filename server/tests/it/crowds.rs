@@ -4,7 +4,7 @@ use crate::installation::Installation;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Resident memory of this process (the server and its clients in one), in MiB.
@@ -24,16 +24,19 @@ fn head(here: &Installation, method: &str, path: &str, length: usize) -> String 
     )
 }
 
-/// A connection whose client has little room for what it doesn't read: some of loopback's large segments.
-async fn connect(here: &Installation) -> TcpStream {
+/// What a client's kernel takes for it.
+const LITTLE: u32 = 96 * 1024;
+
+/// A connection whose client has that much room for what it doesn't read.
+async fn connect(here: &Installation, buffer: u32) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(96 * 1024).expect("a small buffer");
+    socket.set_recv_buffer_size(buffer).expect("a small buffer");
     socket.connect(here.address).await.expect("the port accepts")
 }
 
 /// Sends a request without a body; the status, and the connection behind the answer's head.
-async fn ask(here: &Installation, path: &str) -> (u16, BufReader<TcpStream>) {
-    let mut stream = connect(here).await;
+async fn ask(here: &Installation, path: &str, buffer: u32) -> (u16, BufReader<TcpStream>) {
+    let mut stream = connect(here, buffer).await;
     stream.write_all(head(here, "GET", path, 0).as_bytes()).await.expect("sent");
     let mut reader = BufReader::with_capacity(1024, stream);
     (status(&mut reader).await, reader)
@@ -63,12 +66,12 @@ fn config_map(name: &str, size: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_watchers_that_do_not_read_cost_little_and_are_told_so() {
+async fn a_thousand_watchers_that_do_not_read_cost_little() {
     const WATCHERS: usize = 1000;
     let here = Installation::start().await;
     let path = format!("{MAPS}?watch=1&allowWatchBookmarks=true");
-    let opened = futures::stream::iter(0..WATCHERS).map(|_| ask(&here, &path)).buffer_unordered(16);
-    let mut slow: Vec<_> = opened.collect().await;
+    let opened = futures::stream::iter(0..WATCHERS).map(|_| ask(&here, &path, LITTLE)).buffer_unordered(16);
+    let slow: Vec<_> = opened.collect().await;
     assert!(slow.iter().all(|(status, _)| *status == 200));
     // One who reads is beside them.
     let mut good = TcpStream::connect(here.address).await.expect("the port accepts");
@@ -96,17 +99,9 @@ async fn a_thousand_watchers_that_do_not_read_cost_little_and_are_told_so() {
     let after = memory();
     // 30 MB of objects, which history and memory share, and something for each connection.
     assert!(after < before + 250, "memory grew from {before} to {after} MiB");
-    for (_, reader) in slow.iter_mut().step_by(WATCHERS / 10) {
-        let mut text = String::new();
-        let read = tokio::time::timeout(Duration::from_secs(60), reader.read_to_string(&mut text)).await;
-        read.expect("it ends").expect("cleanly");
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with('{')).collect();
-        let last: Value = serde_json::from_str(lines.last().expect("events")).expect("a whole event");
-        assert_eq!((&last["type"], &last["object"]["code"]), (&json!("ERROR"), &json!(429)), "{last}");
-    }
     // Those who ask for the list and never take it hold no copy of it.
     let before = memory();
-    let opened = futures::stream::iter(0..200).map(|_| ask(&here, MAPS)).buffer_unordered(16);
+    let opened = futures::stream::iter(0..200).map(|_| ask(&here, MAPS, LITTLE)).buffer_unordered(16);
     let unread: Vec<_> = opened.collect().await;
     assert!(unread.iter().all(|(status, _)| *status == 200));
     let after = memory();

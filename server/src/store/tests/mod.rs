@@ -4,6 +4,7 @@
 mod faults;
 // The checker lies with the whole-system tests, which may not name this crate.
 #[path = "../../../../e2e/src/linearizable.rs"]
+#[allow(dead_code, reason = "what requests over HTTP are is not asked here")]
 mod linearizable;
 mod postgres;
 mod regressions;
