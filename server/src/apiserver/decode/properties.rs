@@ -80,13 +80,10 @@ fn nodes(value: &Value) -> usize {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// What one library writes the other reads as it was, and JSON is YAML.
+    /// JSON is YAML.
     #[test]
-    fn yaml_reads_what_yaml_and_json_say(tree in prop::collection::btree_map("k[a-z]{1,4}", anything(), 0..6)) {
+    fn yaml_reads_what_json_says(tree in prop::collection::btree_map("k[a-z]{1,4}", anything(), 0..6)) {
         let tree = Value::Object(tree.into_iter().collect::<Map<_, _>>());
-        let written = serde_yaml::to_string(&tree).unwrap();
-        let read = super::yaml::document(&written).map_err(TestCaseError::fail)?;
-        prop_assert_eq!(&read.tree, &tree, "{}", written);
         let read = super::yaml::document(&tree.to_string()).map_err(TestCaseError::fail)?;
         prop_assert_eq!(&read.tree, &tree, "{}", tree);
         prop_assert!(read.duplicates.is_empty());
@@ -108,8 +105,7 @@ proptest! {
             (Err(_), Err(_)) => prop_assert!(strict.is_err()),
             _ => prop_assert!(false, "{:?} but {:?}", warned, ignored),
         }
-        let written = serde_yaml::to_string(&body).unwrap();
-        match (warned, yaml(POD, &written, Warn)) {
+        match (warned, yaml(POD, &text, Warn)) {
             (Ok(json), Ok(yaml)) => {
                 prop_assert_eq!(json.tree, yaml.tree);
                 prop_assert_eq!(json.warnings, yaml.warnings);
