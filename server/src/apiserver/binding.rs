@@ -65,9 +65,18 @@ impl Api {
         let mut answers: Vec<Option<Result<(), Status>>> = bindings.iter().map(|_| None).collect();
         for _ in 0..ROUNDS {
             let (mut places, mut writes, mut waits) = (Vec::new(), Vec::new(), Vec::new());
-            for (i, binding) in bindings.iter().enumerate().filter(|(i, _)| answers[*i].is_none()) {
+            for (i, binding) in bindings.iter().enumerate() {
+                if answers[i].is_some() {
+                    continue;
+                }
                 let key = api::key(pods, &binding.namespace, &binding.name);
-                let newest = cx.cluster.newest(&key);
+                let newest = match cx.cluster.newest(&key) {
+                    Ok(newest) => newest,
+                    Err(error) => {
+                        answers[i] = Some(Err(super::errors::store(error)));
+                        continue;
+                    }
+                };
                 match newest.object.as_deref().map(|pod| bound(cx, pods, binding, pod)) {
                     Some(Ok(write)) => {
                         places.push(i);

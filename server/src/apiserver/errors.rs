@@ -50,6 +50,7 @@ pub fn write(error: WriteError, resource: &Resource, name: &str) -> Status {
             retry_after_seconds,
         ),
         WriteError::Unavailable(why) => Status::unavailable(why),
+        WriteError::Full => Status::failure(507, "InsufficientStorage", error.to_string()),
         WriteError::Unknown => Status::timeout("the write's outcome is not known; look before you try again", 0),
     }
 }

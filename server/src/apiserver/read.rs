@@ -226,6 +226,23 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn continue_tokens_say_what_they_were_given(revision in 0..i64::MAX, namespace in "\\PC{0,20}", name in "\\PC{0,20}") {
+            let key = Key { resource: "pods".into(), namespace: namespace.as_str().into(), name: name.as_str().into() };
+            let read = read_continue(&write_continue(Revision(revision), &key)).unwrap();
+            proptest::prop_assert_eq!((read.revision, read.namespace, read.name), (revision, namespace, name));
+        }
+
+        #[test]
+        fn forged_tokens_never_panic(text in "\\PC{0,60}", bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..60)) {
+            let _ = read_continue(&text);
+            let _ = read_continue(&URL_SAFE_NO_PAD.encode(&bytes));
+            let token = format!(r#"{{"rv":{},"namespace":"","name":{text:?}}}"#, bytes.len());
+            let _ = read_continue(&URL_SAFE_NO_PAD.encode(token));
+        }
+    }
+
     #[test]
     fn only_known_fields_select() {
         let maps = registry().by_path("", "v1", "configmaps").unwrap();

@@ -9,6 +9,7 @@ use super::decisions;
 use super::decode::{self, Decoded, Target};
 use super::delete;
 use super::discovery::{Virtual, virtual_resource};
+use super::frames::Chunk;
 use super::negotiate::{self, Encoding};
 use super::options::{
     CreateOptions, DeleteOptions, FieldValidation, GetOptions, ListOptions, PatchOptions, UpdateOptions, WatchOptions,
@@ -24,7 +25,7 @@ use crate::accounts::Authenticator;
 use crate::resources::{Resource, Subresource};
 use axum::body::Body;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -169,15 +170,15 @@ impl<A: Authenticator> Shell<A> {
             async move {
                 let events = watcher.next().await?;
                 let view = View { now: jiff::Timestamp::now(), ..view };
-                // One chunk for all that is there: one write, one TLS record.
-                let mut chunk = Vec::new();
+                let mut chunk = Chunk::default();
                 for event in &events {
-                    chunk.extend_from_slice(&frames.frame(&cluster, &view, event, first));
+                    frames.add(&mut chunk, &cluster, &view, event, first);
                     first = false;
                 }
-                Some((Ok::<Bytes, Infallible>(chunk.into()), (watcher, first)))
+                Some((stream::iter(chunk.pieces().into_iter().map(Ok::<Bytes, Infallible>)), (watcher, first)))
             }
         });
+        let chunks = chunks.flatten();
         Ok(answer::with_type(StatusCode::OK, "application/json", Body::from_stream(chunks)))
     }
 

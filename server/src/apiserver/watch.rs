@@ -17,6 +17,7 @@ use crate::store::{
 use longshore_api::Status;
 use longshore_api::field::{Error, Path};
 use longshore_api::selector::{FieldSelector, LabelSelector};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,13 +27,17 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` lasts between this and its double, so that clients don't all come back at once.
 const LEAST_TIMEOUT_SECONDS: u64 = 1800;
 
+/// How much of the state that is sent first goes out at once. The objects are shared; what is made of them is not, and a
+/// thousand clients that read slowly must not hold a copy of everything each.
+const INITIAL_BYTES: usize = 64 * 1024;
+
 /// A running watch. Dropping it ends it.
 pub struct Watcher {
     cluster: Arc<Cluster>,
     watch: Option<Watch>,
     labels: LabelSelector,
     fields: FieldSelector,
-    initial: Vec<WatchEvent>,
+    initial: VecDeque<WatchEvent>,
     bookmarks: bool,
     deadline: Instant,
     next_bookmark: Instant,
@@ -68,7 +73,7 @@ impl Api {
             watch: None,
             labels: options.labels.clone(),
             fields: options.fields.clone(),
-            initial: Vec::new(),
+            initial: VecDeque::new(),
             bookmarks: options.bookmarks,
             deadline: now + Duration::from_secs(seconds),
             next_bookmark: now + BOOKMARK_EVERY,
@@ -85,7 +90,7 @@ impl Api {
             let page = self.list(cx, resource, namespace, &list).await?;
             watcher.initial = page.items.into_iter().map(WatchEvent::Added).collect();
             if options.send_initial_events == Some(true) && options.bookmarks {
-                watcher.initial.push(WatchEvent::Bookmark { revision: page.meta.revision, initial_end: true });
+                watcher.initial.push_back(WatchEvent::Bookmark { revision: page.meta.revision, initial_end: true });
             }
             Some(page.meta.revision)
         } else {
@@ -96,7 +101,7 @@ impl Api {
             // Kubernetes answers 200 and says it in the stream; clients list again.
             Err(StoreError::Compacted { oldest }) => {
                 let from = from.unwrap_or_default().0;
-                watcher.initial = vec![WatchEvent::Error(expired(from, oldest))];
+                watcher.initial = VecDeque::from([WatchEvent::Error(expired(from, oldest))]);
             }
             Err(error) => return Err(errors::store(error)),
         }
@@ -109,7 +114,7 @@ impl Watcher {
     /// The next events, at least one; None when the watch is over. Cancelling the future loses nothing.
     pub async fn next(&mut self) -> Option<Vec<WatchEvent>> {
         if !self.initial.is_empty() {
-            return Some(std::mem::take(&mut self.initial));
+            return Some(self.first_events());
         }
         loop {
             let watch = self.watch.as_mut()?;
@@ -143,6 +148,19 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// The next part of the state that is sent first.
+    fn first_events(&mut self) -> Vec<WatchEvent> {
+        let (mut count, mut bytes) = (0, 0);
+        while bytes < INITIAL_BYTES && count < self.initial.len() {
+            bytes += match &self.initial[count] {
+                WatchEvent::Added(object) => object.json.len(),
+                _ => 0,
+            };
+            count += 1;
+        }
+        self.initial.drain(..count).collect()
     }
 
     /// What a change is to this watcher.

@@ -145,7 +145,7 @@ impl Api {
         key: Key,
         tree: &Value,
     ) -> Result<Arc<Object>, WriteError> {
-        let newest = cx.cluster.newest(&key);
+        let newest = cx.cluster.newest(&key).map_err(|error| WriteError::Unavailable(error.to_string()))?;
         if let Some(commit) = newest.commit {
             commit.wait().await?;
         }
@@ -302,9 +302,9 @@ impl Api {
     ) -> Result<Amended, Status> {
         let kind = api::stored(resource);
         for _ in 0..ATTEMPTS {
-            let newest = cx.cluster.newest(&key);
+            let newest = cx.cluster.newest(&key).map_err(errors::store)?;
             let Some(object) = newest.object else {
-                match settled(newest.commit).await {
+                match settled(newest.commit).await.map_err(|error| errors::write(error, resource, &key.name))? {
                     true => return Err(Status::not_found(&resource.group_resource(), &key.name)),
                     false => continue,
                 }
@@ -319,7 +319,7 @@ impl Api {
                     Write::Delete { draft: api::draft(kind, key.clone(), &tree), expected: object.revision }
                 }
                 (answer, _) => {
-                    if !settled(newest.commit).await {
+                    if !settled(newest.commit).await.map_err(|error| errors::write(error, resource, &key.name))? {
                         continue;
                     }
                     return answer.map(|step| match step {
@@ -363,11 +363,15 @@ impl Api {
     }
 }
 
-/// Whether what was looked at is committed. False: it came to nothing, look again.
-async fn settled(commit: Option<crate::store::CommitWait>) -> bool {
+/// Whether what was looked at is committed. False: it came to nothing, look again. Err: nobody can say in time.
+async fn settled(commit: Option<crate::store::CommitWait>) -> Result<bool, WriteError> {
     match commit {
-        Some(commit) => commit.wait().await.is_ok(),
-        None => true,
+        None => Ok(true),
+        Some(commit) => match commit.wait().await {
+            Ok(()) => Ok(true),
+            Err(WriteError::Unknown) => Err(WriteError::Unknown),
+            Err(_) => Ok(false),
+        },
     }
 }
 

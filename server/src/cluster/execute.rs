@@ -218,7 +218,8 @@ impl Executor {
     async fn finalize(&self, name: &str, uid: &str) -> Result<String, Status> {
         let namespaces = kind("namespaces")?;
         let key = Key { resource: "namespaces".into(), namespace: "".into(), name: name.into() };
-        let Some(object) = self.cluster.newest(&key).object else { return Ok(String::new()) };
+        let newest = self.cluster.newest(&key).map_err(|error| Status::unavailable(error.to_string()))?;
+        let Some(object) = newest.object else { return Ok(String::new()) };
         let tree = object.tree();
         let left: Vec<&Value> = tree["spec"]["finalizers"]
             .as_array()

@@ -3,6 +3,7 @@
 //! Plain HTTP exists for the page on a developer's own machine and for a proxy that ended TLS; it checks `Host`, so that
 //! a foreign page whose name was pointed at loopback (DNS rebinding) gets nothing.
 
+use super::stall::{self, Stalling};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -60,6 +61,8 @@ impl Cidr {
 
 /// Connections at once; more wait in the kernel's queue. Each idle one costs some 20 kB.
 const MOST_CONNECTIONS: usize = 20_000;
+/// File descriptors that connections leave to Postgres, files and agents' streams.
+const OTHER_FILES: u64 = 256;
 /// A client that has not finished its handshake or its request's head by then is let go.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What a clean stop gives running requests before it ends them.
@@ -76,7 +79,7 @@ impl Listener {
     /// Serves until `stop` turns true, then lets running requests finish for a moment.
     pub async fn serve(self, mut stop: watch::Receiver<bool>) {
         let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(places()));
         let shared = Arc::new(self);
         loop {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -101,6 +104,20 @@ impl Listener {
     }
 }
 
+/// How many connections there can be: as many as this process may have files open. Most systems allow a thousand unless a
+/// program asks for more, and then hundreds of thousands.
+fn places() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return MOST_CONNECTIONS };
+    let wanted = (MOST_CONNECTIONS as u64 + OTHER_FILES).min(hard);
+    let files = if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
+    let places = usize::try_from(files.saturating_sub(OTHER_FILES).max(files / 2)).unwrap_or(MOST_CONNECTIONS);
+    if places < MOST_CONNECTIONS {
+        warn!(files, places, "this process may open {files} files only: more than {places} connections have to wait");
+    }
+    places.min(MOST_CONNECTIONS)
+}
+
 struct Connection {
     shared: Arc<Listener>,
     address: SocketAddr,
@@ -113,13 +130,14 @@ impl Connection {
         let Ok(Ok(1)) = tokio::time::timeout(PATIENCE, stream.peek(&mut first)).await else { return };
         const TLS_HANDSHAKE: u8 = 0x16;
         if first[0] == TLS_HANDSHAKE {
+            let stream = Stalling::new(stream, stall::PATIENCE);
             match tokio::time::timeout(PATIENCE, self.shared.tls.accept(stream)).await {
                 Ok(Ok(stream)) => self.http(stream, true, graceful).await,
                 Ok(Err(error)) => debug!(peer = %self.address, %error, "the TLS handshake failed"),
                 Err(_) => debug!(peer = %self.address, "the TLS handshake took too long"),
             }
         } else if self.may_speak_plainly() {
-            self.http(stream, false, graceful).await;
+            self.http(Stalling::new(stream, stall::PATIENCE), false, graceful).await;
         } else {
             let text = "Client sent an HTTP request to an HTTPS server.\n";
             let answer = format!(

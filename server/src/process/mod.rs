@@ -6,3 +6,4 @@ pub mod listener;
 pub mod names;
 pub mod postgres;
 pub mod serving;
+mod stall;

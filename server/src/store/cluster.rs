@@ -62,7 +62,7 @@ impl CommitWait {
     pub async fn wait(self) -> Result<(), WriteError> {
         match tokio::time::timeout(ANSWER_WITHIN, self.0.outcome()).await {
             Ok(Outcome::Committed) => Ok(()),
-            Ok(Outcome::Failed(why)) => Err(WriteError::Unavailable(why.to_string())),
+            Ok(Outcome::Failed(why)) => Err(why),
             Ok(Outcome::Unknown | Outcome::Pending) | Err(_) => Err(WriteError::Unknown),
         }
     }
@@ -229,13 +229,17 @@ impl Cluster {
         self.state.read().memory.owned_by(uid)
     }
 
-    /// The newest state of `key`, in-flight writes included.
-    pub fn newest(&self, key: &Key) -> Newest {
-        let sequencer = self.sequencer.lock();
-        match sequencer.in_flight(key) {
-            Some((object, ticket)) => Newest { object, commit: Some(CommitWait(ticket)) },
-            None => Newest { object: self.state.read().memory.get(key).cloned(), commit: None },
-        }
+    /// The newest state of `key`, in-flight writes included: linearizable, as `get` is, once `commit` was awaited.
+    pub fn newest(&self, key: &Key) -> Result<Newest, StoreError> {
+        let newest = {
+            let sequencer = self.sequencer.lock();
+            match sequencer.in_flight(key) {
+                Some((object, ticket)) => Newest { object, commit: Some(CommitWait(ticket)) },
+                None => Newest { object: self.get_stale(key)?, commit: None },
+            }
+        };
+        self.fresh()?;
+        Ok(newest)
     }
 
     /// A page of a list, linearizable unless it names a revision or asks for a stale one.
@@ -296,19 +300,28 @@ impl Cluster {
     }
 
     async fn answer(&self, mut judged: Judged) -> Result<Arc<Object>, WriteError> {
-        for _ in 0..JUDGED_ANEW {
+        let mut anew = 0;
+        loop {
             match judged {
                 Judged::Accepted { object, ticket, .. } => return CommitWait(ticket).wait().await.map(|()| object),
-                Judged::Turned(error) | Judged::Refused { error, rests_on: None, .. } => return Err(error),
+                Judged::Turned(error) => return Err(error),
+                Judged::Refused { error, rests_on: None, .. } => {
+                    // Read from memory: as good as any other read, that is, within the lease only.
+                    return Err(self.fresh().err().map_or(error, |_| WriteError::Unavailable(LEASE_OVER.into())));
+                }
                 Judged::Refused { write, error, rests_on: Some(ticket) } => match CommitWait(ticket).wait().await {
                     Ok(()) => return Err(error),
                     Err(WriteError::Unknown) => return Err(WriteError::Unknown),
-                    // What it was judged against came to nothing.
-                    Err(_) => judged = self.judge(write),
+                    // What it was judged against came to nothing. A write that is judged is a write that may be accepted:
+                    // whoever gives up must do so before.
+                    Err(_) if anew < JUDGED_ANEW => {
+                        anew += 1;
+                        judged = self.judge(write);
+                    }
+                    Err(failed) => return Err(failed),
                 },
             }
         }
-        Err(WriteError::Unavailable(AWAY.into()))
     }
 
     /// The changes after `from` (None: from now on) that pass the filter.
@@ -371,7 +384,7 @@ impl Cluster {
         match batch.changes.iter().map(|change| self.row(change, at, first_here)).collect() {
             Ok(rows) => Some((batch, Flight { fence, rows })),
             Err(error) => {
-                self.fail(batch, &format!("sealing failed: {error}").into());
+                self.fail(batch, &WriteError::Unavailable(format!("sealing failed: {error}")));
                 None
             }
         }
@@ -416,8 +429,10 @@ impl Cluster {
         let mut sequencer = self.sequencer.lock();
         let more = sequencer.landed(&batch);
         let mut state = self.state.write();
-        if !state.stopped {
-            state.publish(&batch.changes, now, at, &self.shared.options.retention);
+        match state.stopped {
+            false => state.publish(&batch.changes, now, at, &self.shared.options.retention),
+            // Nobody sees it here any more, but it is durable and will be acknowledged.
+            true => self.shared.note(&self.info.id, batch.last()),
         }
         drop(state);
         drop(sequencer);
@@ -426,19 +441,19 @@ impl Cluster {
         more
     }
 
-    pub(super) fn fail(&self, batch: Batch, why: &Arc<str>) {
+    pub(super) fn fail(&self, batch: Batch, why: &WriteError) {
         self.sequencer.lock().failed(Some(batch), why);
     }
 
     /// What waits fails: Postgres is away.
-    pub(super) fn fail_waiting(&self, why: &Arc<str>) {
+    pub(super) fn fail_waiting(&self, why: &WriteError) {
         let mut sequencer = self.sequencer.lock();
         if !sequencer.is_idle() {
             sequencer.failed(None, why);
         }
     }
 
-    pub(super) fn settling(&self, why: &Arc<str>) {
+    pub(super) fn settling(&self, why: &WriteError) {
         self.sequencer.lock().settling(why);
     }
 
@@ -450,7 +465,7 @@ impl Cluster {
     /// nobody knows.
     pub(super) fn stop(&self, reason: Ended, taken: Option<Batch>) {
         let mut sequencer = self.sequencer.lock();
-        sequencer.stop(taken, &MOVED.into());
+        sequencer.stop(taken, &WriteError::Unavailable(MOVED.into()));
         self.state.write().stop(reason);
         self.unloaded.cancel();
     }
@@ -469,7 +484,7 @@ impl Cluster {
         if !sequencer.is_idle() || sequencer.is_stopped() || state.hub.external() > 0 {
             return false;
         }
-        sequencer.stop(None, &MOVED.into());
+        sequencer.stop(None, &WriteError::Unavailable(MOVED.into()));
         state.stop(Ended::Unloaded);
         self.unloaded.cancel();
         true
@@ -500,7 +515,9 @@ impl Cluster {
             let open = places.into_iter().zip(answers).filter(|(_, answer)| match answer {
                 // Written again or deleted since: nothing is left to do.
                 Ok(_) | Err(WriteError::Conflict | WriteError::NotFound | WriteError::AlreadyExists) => false,
-                Err(WriteError::Busy { .. } | WriteError::Unavailable(_) | WriteError::Unknown) => true,
+                Err(WriteError::Busy { .. } | WriteError::Unavailable(_) | WriteError::Full | WriteError::Unknown) => {
+                    true
+                }
             });
             let open: Vec<_> = open.map(|((key, revision), _)| (i64::MIN, key, revision)).collect();
             if !open.is_empty() {

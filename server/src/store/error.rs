@@ -44,6 +44,9 @@ pub enum WriteError {
     /// Surely not applied: 503.
     #[error("{0}")]
     Unavailable(String),
+    /// Postgres has no room left: 507. Surely not applied.
+    #[error("the database's disk is full, nothing was written")]
+    Full,
     /// Sent to Postgres, and the answer did not come in time: it may be applied or not. 504.
     #[error("the write's outcome is not known")]
     Unknown,

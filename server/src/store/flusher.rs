@@ -4,6 +4,7 @@
 //! does with each end of a transaction is the store's promise: an acknowledged write is durable, a refused one is not.
 
 use super::cluster::Cluster;
+use super::error::WriteError;
 use super::log::{Fence, Flight, FlushError, Settled};
 use super::replica::Shared;
 use super::sequencer::Batch;
@@ -111,11 +112,15 @@ async fn fly(shared: &Shared, aboard: Vec<Aboard>, flights: Vec<Flight>) {
         }
         Err(FlushError::Rejected(why)) => {
             tracing::error!(%why, "Postgres refused a batch of writes: {why}");
-            refuse(aboard, "the write was refused by the database");
+            refuse(aboard, &WriteError::Unavailable("the write was refused by the database".into()));
+        }
+        Err(FlushError::Full(why)) => {
+            tracing::error!(%why, "Postgres has no room left: {why}");
+            refuse(aboard, &WriteError::Full);
         }
         Err(FlushError::Away(why)) => {
             tracing::warn!(%why, "Postgres is away: {why}");
-            refuse(aboard, AWAY);
+            refuse(aboard, &away());
             wait_for_return(shared).await;
         }
         Err(FlushError::Unknown(why)) => {
@@ -150,18 +155,21 @@ fn lose(shared: &Shared, cluster: &Arc<Cluster>, batch: Batch, known: Known) {
     tracing::warn!(cluster = %cluster.id(), "cluster {} was taken by someone else", cluster.id());
     match known {
         Known::NotApplied => {
-            cluster.fail(batch, &MOVED.into());
+            cluster.fail(batch, &WriteError::Unavailable(MOVED.into()));
             shared.let_go(cluster, Ended::Moved, None);
         }
         Known::Nothing => shared.let_go(cluster, Ended::Moved, Some(batch)),
     }
 }
 
-fn refuse(aboard: Vec<Aboard>, why: &str) {
-    let why: Arc<str> = why.into();
+fn refuse(aboard: Vec<Aboard>, why: &WriteError) {
     for Aboard { cluster, batch } in aboard {
-        cluster.fail(batch, &why);
+        cluster.fail(batch, why);
     }
+}
+
+fn away() -> WriteError {
+    WriteError::Unavailable(AWAY.into())
 }
 
 /// Nobody is made to wait for a Postgres that isn't there: everything that waits fails, new writes are turned away, until
@@ -183,12 +191,12 @@ async fn wait_for_return(shared: &Shared) {
 
 fn fail_callers(shared: &Shared) {
     let callers = std::mem::take(&mut *shared.flusher.callers.lock());
-    callers.iter().for_each(|cluster| cluster.fail_waiting(&AWAY.into()));
+    callers.iter().for_each(|cluster| cluster.fail_waiting(&away()));
 }
 
 /// Finds out on a fresh connection what became of a transaction, before anything later starts.
 async fn settle(shared: &Shared, aboard: Vec<Aboard>, flights: &[Flight]) {
-    aboard.iter().for_each(|a| a.cluster.settling(&AWAY.into()));
+    aboard.iter().for_each(|a| a.cluster.settling(&away()));
     let fences: Vec<Fence> = flights.iter().map(|f| f.fence.clone()).collect();
     let mut attempt = 0;
     let settled = loop {
@@ -215,7 +223,7 @@ async fn settle(shared: &Shared, aboard: Vec<Aboard>, flights: &[Flight]) {
             }
             Settled::Ours { epoch, revision } if revision == fence.expected => {
                 cluster.renew_epoch(epoch);
-                cluster.fail(batch, &AWAY.into());
+                cluster.fail(batch, &away());
             }
             Settled::Ours { .. } | Settled::Lost => lose(shared, &cluster, batch, Known::Nothing),
         }

@@ -4,6 +4,7 @@
 use super::cluster::Cluster;
 use super::replica::Shared;
 use super::watch::Ended;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         for cluster in shared.all() {
             tidy(&shared, &cluster).await;
         }
+        look_back(&shared).await;
         wake(&shared).await;
         round = round.wrapping_add(1);
         tokio::time::sleep(ROUND).await;
@@ -43,6 +45,25 @@ async fn tidy(shared: &Arc<Shared>, cluster: &Arc<Cluster>) {
         }
         shared.let_go(cluster, Ended::Unloaded, None);
         tracing::info!(cluster = %cluster.id(), "cluster {} was idle and is unloaded", cluster.id());
+    }
+}
+
+/// A write finds out by itself that the log was rolled back: its fence fails. A cluster that is only read would go on
+/// showing what no longer exists.
+async fn look_back(shared: &Arc<Shared>) {
+    // Taken first: what the log says afterwards can only be more.
+    let seen: Vec<_> = shared.all().into_iter().map(|cluster| (cluster.revision(), cluster)).collect();
+    let ids: Vec<_> = seen.iter().map(|(_, cluster)| cluster.id().clone()).collect();
+    let found = match shared.log.revisions(&ids).await {
+        Ok(found) => found,
+        Err(error) => return tracing::debug!(%error, "the clusters' revisions could not be compared: {error}"),
+    };
+    let found: HashMap<_, _> = found.into_iter().collect();
+    for (revision, cluster) in seen {
+        if found.get(cluster.id()).is_some_and(|found| *found < revision) {
+            tracing::error!(cluster = %cluster.id(), "the log of cluster {} went back: loading it anew", cluster.id());
+            shared.let_go(&cluster, Ended::Moved, None);
+        }
     }
 }
 

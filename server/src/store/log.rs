@@ -58,6 +58,8 @@ pub(super) struct Flight {
 pub(super) enum FlushError {
     /// Surely not applied, and Postgres may be away.
     Away(String),
+    /// Surely not applied: Postgres has no room left on its disk.
+    Full(String),
     /// Surely not applied: Postgres refused what was in it.
     Rejected(String),
     /// Sent, and no answer came.
@@ -144,6 +146,15 @@ pub(super) trait Log: Send + Sync + 'static {
 
     /// Takes the clusters' rows under new epochs, on a fresh connection, and says what they hold.
     fn settle<'a>(&'a self, fences: &'a [Fence]) -> BoxFuture<'a, Result<Vec<Settled>, String>>;
+
+    /// The clusters' revisions as the log has them now; those that it doesn't know are left out.
+    fn revisions<'a>(
+        &'a self,
+        clusters: &'a [ClusterId],
+    ) -> BoxFuture<'a, Result<Vec<(ClusterId, Revision)>, StoreError>>;
+
+    /// Moves a cluster's revision ahead without a change, and marks all before as compacted. False when the fence fails.
+    fn leap<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// Whether the log can be reached.
     fn ping(&self) -> BoxFuture<'_, Result<(), String>>;

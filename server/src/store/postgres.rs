@@ -301,6 +301,33 @@ impl Log for PostgresLog {
         Box::pin(self.find_out(fences))
     }
 
+    fn revisions<'a>(
+        &'a self,
+        clusters: &'a [ClusterId],
+    ) -> BoxFuture<'a, Result<Vec<(ClusterId, Revision)>, StoreError>> {
+        Box::pin(async move {
+            let ids: Vec<&str> = clusters.iter().map(ClusterId::as_str).collect();
+            let rows = sqlx::query!("SELECT id, revision FROM clusters WHERE id = ANY($1)", &ids as _);
+            let rows = rows.fetch_all(&self.pool).await.map_err(unavailable)?;
+            Ok(rows.into_iter().map(|row| (ClusterId::new(row.id), Revision(row.revision))).collect())
+        })
+    }
+
+    fn leap<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let leapt = sqlx::query!(
+                "UPDATE clusters SET revision = $4, compacted = $4, events_compacted = $4
+                 WHERE id = $1 AND epoch = $2 AND revision = $3",
+                fence.cluster.as_str(),
+                fence.epoch,
+                fence.expected.0,
+                fence.new.0
+            );
+            let leapt = leapt.execute(&self.pool).await.map_err(unavailable)?;
+            Ok(leapt.rows_affected() == 1)
+        })
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
             let mut connection = self.connect().await?;

@@ -7,7 +7,7 @@ use super::error::StoreError;
 use super::flusher::{self, FlushQueue};
 use super::history::HistoryLimits;
 use super::lease::{self, LEASE, Lease};
-use super::log::{Founding, Log, Text};
+use super::log::{Compacted, Fence, Founding, Loaded, Log, Text};
 use super::object::{Key, Object, Revision};
 use super::postgres::PostgresLog;
 use super::seal::{DataKey, KeyRing, MasterKey};
@@ -119,7 +119,16 @@ pub(super) struct Shared {
     /// One load at a time for each cluster.
     loading: Mutex<HashMap<ClusterId, Arc<tokio::sync::Mutex<()>>>>,
     hooks: RwLock<Vec<Arc<dyn ClusterHook>>>,
+    /// Up to where clusters that were let go of were surely committed.
+    known: Mutex<HashMap<ClusterId, Revision>>,
 }
+
+/// How far a cluster's revision jumps after its log was rolled back: other replicas and their clients may have seen more
+/// than this one knows of.
+const LEAP: i64 = 1_000_000;
+
+/// A cluster of fewer objects is read where it is: a millisecond's work, and one thread less to wait for.
+const READ_AT_ONCE: usize = 32;
 
 impl Shared {
     fn new(log: Arc<dyn Log>, keys: Arc<dyn KeyRing>, options: StoreOptions, lease: Lease) -> Arc<Self> {
@@ -134,6 +143,7 @@ impl Shared {
             clusters: RwLock::default(),
             loading: Mutex::default(),
             hooks: RwLock::default(),
+            known: Mutex::default(),
         })
     }
 
@@ -151,11 +161,43 @@ impl Shared {
     /// Stops a cluster and forgets it: the next use loads it anew.
     pub fn let_go(&self, cluster: &Arc<Cluster>, reason: Ended, taken: Option<Batch>) {
         cluster.stop(reason, taken);
+        self.note(cluster.id(), cluster.revision());
         self.forget(cluster);
     }
 
     pub fn let_go_of_all(&self, reason: Ended) {
         self.all().iter().for_each(|cluster| self.let_go(cluster, reason, None));
+    }
+
+    /// A revision of a cluster that is surely committed.
+    pub fn note(&self, id: &ClusterId, committed: Revision) {
+        let mut known = self.known.lock();
+        let last = known.entry(id.clone()).or_default();
+        *last = committed.max(*last);
+    }
+
+    /// Revisions never go back. A log that has less than this replica saw committed was rolled back (a standby that lagged
+    /// was promoted, a backup restored): what it lost is lost, but its revisions must not come a second time with other
+    /// contents. So the cluster goes on far ahead, and whoever watches from before lists again (410).
+    async fn never_back(&self, mut loaded: Loaded) -> Result<Loaded, StoreError> {
+        let id = loaded.info.id.clone();
+        let known = self.known.lock().get(&id).copied().unwrap_or_default();
+        if loaded.revision >= known {
+            return Ok(loaded);
+        }
+        let new = Revision(known.0 + LEAP);
+        let (from, to) = (loaded.revision.0, known.0);
+        tracing::error!(
+            cluster = %id,
+            "the log of cluster {id} was rolled back: revisions {from} to {to} are lost; it goes on at {}", new.0
+        );
+        let fence = Fence { cluster: id, epoch: loaded.epoch, expected: loaded.revision, new };
+        if !self.log.leap(&fence).await? {
+            return Err(StoreError::Unavailable(super::MOVED.into()));
+        }
+        loaded.revision = new;
+        loaded.compacted = Compacted { changes: new, events: new };
+        Ok(loaded)
     }
 
     pub fn all(&self) -> Vec<Arc<Cluster>> {
@@ -202,11 +244,16 @@ impl Shared {
 
     async fn load_now(self: &Arc<Self>, id: &ClusterId) -> Result<Arc<Cluster>, StoreError> {
         let losses = self.lease.losses();
-        let loaded = self.log.take(id).await?;
+        let loaded = self.never_back(self.log.take(id).await?).await?;
         let shared = self.clone();
-        // Parsing a big cluster takes a while: not on the reactor.
-        let built = tokio::task::spawn_blocking(move || Cluster::load(loaded, shared)).await;
-        let cluster = built.map_err(|e| StoreError::Damaged(format!("loading cluster {id} failed: {e}")))??;
+        let cluster = match loaded.rows.len() {
+            0..READ_AT_ONCE => Cluster::load(loaded, shared)?,
+            // Parsing a big cluster takes a while: not on the reactor.
+            _ => {
+                let built = tokio::task::spawn_blocking(move || Cluster::load(loaded, shared)).await;
+                built.map_err(|e| StoreError::Damaged(format!("loading cluster {id} failed: {e}")))??
+            }
+        };
         let hooks = self.hooks.read().clone();
         for hook in hooks {
             if let Err(error) = hook.loaded(&cluster).await {
@@ -289,6 +336,12 @@ impl Store {
         // A task of its own: a caller that goes away must not leave a cluster half loaded.
         let load = tokio::spawn(self.0.shared.clone().load(id.clone()));
         load.await.unwrap_or_else(|e| Err(StoreError::Unavailable(format!("loading cluster {id} failed: {e}"))))
+    }
+
+    /// Drops what is loaded, as when another replica takes it over.
+    #[cfg(test)]
+    pub(super) fn hand_over(&self) {
+        self.0.shared.let_go_of_all(Ended::Moved);
     }
 
     /// The clusters that are loaded now.

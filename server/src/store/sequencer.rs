@@ -79,8 +79,8 @@ impl Default for QueueLimits {
 pub(super) enum Outcome {
     Pending,
     Committed,
-    /// Surely not applied.
-    Failed(Arc<str>),
+    /// Surely not applied; the error says why.
+    Failed(WriteError),
     /// The cluster was lost before it could be settled.
     Unknown,
 }
@@ -260,10 +260,11 @@ impl Sequencer {
     pub fn landed(&mut self, batch: &Batch) -> bool {
         self.committed = batch.last();
         self.flying = false;
-        self.phase = match self.phase {
-            Phase::Stopped => Phase::Stopped,
-            Phase::Running | Phase::Settling => Phase::Running,
-        };
+        if self.phase == Phase::Stopped {
+            // What it had counted was let go of when it stopped.
+            return false;
+        }
+        self.phase = Phase::Running;
         self.writes -= batch.changes.len();
         self.bytes -= batch.bytes;
         for change in &batch.changes {
@@ -278,7 +279,7 @@ impl Sequencer {
     }
 
     /// The flush's outcome is open: what was gathered on it fails, and nothing is accepted until it is settled.
-    pub fn settling(&mut self, why: &Arc<str>) {
+    pub fn settling(&mut self, why: &WriteError) {
         if self.phase == Phase::Running {
             self.phase = Phase::Settling;
         }
@@ -293,7 +294,7 @@ impl Sequencer {
     }
 
     /// What was taken came to nothing, and with it what was gathered on it.
-    pub fn failed(&mut self, taken: Option<Batch>, why: &Arc<str>) {
+    pub fn failed(&mut self, taken: Option<Batch>, why: &WriteError) {
         self.flying = false;
         if self.phase == Phase::Settling {
             self.phase = Phase::Running;
@@ -306,7 +307,7 @@ impl Sequencer {
     }
 
     /// Nothing is accepted any more. `taken`: a batch of which nobody can say what became of it.
-    pub fn stop(&mut self, taken: Option<Batch>, why: &Arc<str>) {
+    pub fn stop(&mut self, taken: Option<Batch>, why: &WriteError) {
         if let Some(batch) = taken {
             batch.close(Outcome::Unknown);
         }

@@ -65,6 +65,10 @@ pub enum Ended {
     Unavailable,
 }
 
+/// What a watcher takes from its queue at once. Whoever has taken something makes bytes of its own from it, and a thousand
+/// slow readers must not each hold all that a queue may hold.
+const TAKEN_BYTES: usize = 64 * 1024;
+
 /// One watcher's queue.
 #[derive(Debug)]
 pub(super) struct Feed {
@@ -119,13 +123,23 @@ impl Feed {
         queue.changes.is_empty() && queue.ended.is_none()
     }
 
+    /// What is queued, at most about `TAKEN_BYTES` of it: the rest stays where it counts.
     pub fn take(&self) -> Option<WatchItem> {
         let mut queue = self.queue.lock();
-        if !queue.changes.is_empty() {
+        if queue.changes.is_empty() {
+            return queue.ended.map(WatchItem::Ended);
+        }
+        if queue.bytes <= TAKEN_BYTES {
             queue.bytes = 0;
             return Some(WatchItem::Changes(std::mem::take(&mut queue.changes)));
         }
-        queue.ended.map(WatchItem::Ended)
+        let (mut count, mut bytes) = (0, 0);
+        while bytes < TAKEN_BYTES && count < queue.changes.len() {
+            bytes += weight(&queue.changes[count]);
+            count += 1;
+        }
+        queue.bytes -= bytes;
+        Some(WatchItem::Changes(queue.changes.drain(..count).collect()))
     }
 
     /// Waits until something may be there.

@@ -16,6 +16,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt;
 
+#[derive(Clone)]
 pub struct TestApp {
     router: Router,
     pub cluster: ClusterId,
@@ -68,7 +69,11 @@ pub struct Answer {
 
 impl TestApp {
     pub async fn new() -> Self {
-        let store = Store::in_memory();
+        Self::on(Store::in_memory()).await
+    }
+
+    /// On a store that the test made; its organization is `o-1`.
+    pub async fn on(store: Store) -> Self {
         let cluster = store.create_cluster(NewCluster::new(OrganizationId::new("o-1"), "test")).await.unwrap();
         admission::bootstrap(&store.cluster(&cluster).await.unwrap()).await.unwrap();
         let api = Api::new(Arc::new(NoNodes), Arc::new(PlainTokens));
@@ -77,6 +82,13 @@ impl TestApp {
 
     pub fn as_(&self, who: &str) -> Actor<'_> {
         Actor { app: self, who: who.into() }
+    }
+    /// The owner's request as a future of its own, for a task.
+    pub fn owner_request(&self, method: &'static str, path: &'static str, body: Value) -> BoxFuture<'static, Answer> {
+        let app = self.clone();
+        Box::pin(async move {
+            app.owner().send(method, path, &[("content-type", "application/json")], body.to_string()).await
+        })
     }
     pub fn owner(&self) -> Actor<'_> {
         self.as_("owner")
@@ -120,5 +132,8 @@ impl Actor<'_> {
     }
     pub async fn delete(&self, path: &str) -> Answer {
         self.send("DELETE", path, &[], Body::empty()).await
+    }
+    pub async fn delete_with(&self, path: &str, options: Value) -> Answer {
+        self.send("DELETE", path, &[("content-type", "application/json")], options.to_string()).await
     }
 }

@@ -3,6 +3,9 @@
 mod accounts;
 mod app;
 mod authorization;
+mod crowds;
+mod faults;
+mod fuzz;
 mod gateway;
 mod installation;
 mod joining;

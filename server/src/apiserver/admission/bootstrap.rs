@@ -62,7 +62,7 @@ impl ClusterHook for Bootstrap {
 async fn create(cluster: &Cluster, kind: &Resource, namespace: &str, mut tree: Value) -> Result<(), Status> {
     let name = metadata::text(&tree, "name").to_string();
     let key = api::key(kind, namespace, &name);
-    if cluster.newest(&key).object.is_some() {
+    if cluster.newest(&key).map_err(errors::store)?.object.is_some() {
         return Ok(());
     }
     let now = Timestamp::now();

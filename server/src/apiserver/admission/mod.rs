@@ -89,7 +89,7 @@ pub async fn await_dependencies(cluster: &Arc<Cluster>, resource: &Resource, nam
 /// committed the object counts as there.
 fn newest(cluster: &Cluster, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status> {
     let key = api::key(resource, namespace, name);
-    match cluster.newest(&key).object {
+    match cluster.newest(&key).map_err(errors::store)?.object {
         Some(object) => Ok(Some(object)),
         None => cluster.get(&key).map_err(errors::store),
     }

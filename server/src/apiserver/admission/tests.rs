@@ -16,7 +16,7 @@ async fn cluster() -> Arc<Cluster> {
 async fn put(cluster: &Cluster, kind: &Resource, tree: &Value) -> Arc<Object> {
     let name = tree["metadata"]["name"].as_str().unwrap();
     let key = api::key(kind, tree["metadata"]["namespace"].as_str().unwrap_or_default(), name);
-    let expected = cluster.newest(&key).object.map(|o| o.revision);
+    let expected = cluster.newest(&key).unwrap().object.map(|o| o.revision);
     let draft = api::draft(kind, key, tree);
     let write = match expected {
         None => Write::Create(draft),

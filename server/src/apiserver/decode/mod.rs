@@ -238,4 +238,6 @@ fn head(tree: &mut Value, target: &Target<'_>) {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

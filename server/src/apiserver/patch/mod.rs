@@ -4,9 +4,13 @@
 //! body couldn't. Server-side apply, the fourth, takes other inputs (managed fields, a manager) and will stand beside
 //! them; until then its content type is answered 415 with the list of those that are spoken.
 
+#[cfg(test)]
+mod cases;
 mod golang;
 mod json;
 mod merge;
+#[cfg(test)]
+mod properties;
 mod strategic;
 #[cfg(test)]
 mod tests;

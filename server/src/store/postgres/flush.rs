@@ -195,9 +195,13 @@ fn judge(error: &sqlx::Error) -> FlushError {
         PgSeverity::Fatal | PgSeverity::Panic => FlushError::Unknown(why),
         // What is wrong is wrong with the data or the statement: class 22 (data), 23 (constraints), 42 (access, syntax),
         // 54 (limits). All else passes by itself: resources, locks, a standby not yet promoted.
-        _ => match &refusal.code()[..2] {
-            "22" | "23" | "42" | "54" => FlushError::Rejected(why),
-            _ => FlushError::Away(why),
+        _ => match refusal.code() {
+            // disk_full, and what a quota of the file system is reported as.
+            "53100" => FlushError::Full(why),
+            code => match &code[..2] {
+                "22" | "23" | "42" | "54" => FlushError::Rejected(why),
+                _ => FlushError::Away(why),
+            },
         },
     }
 }

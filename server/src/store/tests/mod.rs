@@ -1,7 +1,14 @@
 //! Tests of the store as a whole: pure ones on a log in memory that can be made to fail, and the same promises on a real
 //! Postgres that is stopped, killed and locked.
 
+mod faults;
+// The checker lies with the whole-system tests, which may not name this crate.
+#[path = "../../../../e2e/src/linearizable.rs"]
+#[allow(dead_code, reason = "what requests over HTTP are is not asked here")]
+mod linearizable;
 mod postgres;
+mod regressions;
+mod world;
 
 use super::testing::PlainKinds;
 use super::*;
