@@ -1,6 +1,7 @@
 //! longshore-server: see `--help`.
 
 use clap::{Args, Parser, Subcommand};
+use longshore_server::process;
 use longshore_server::process::dev::{self, DevSettings};
 use longshore_server::process::listener::Cidr;
 use longshore_server::process::serving::{self, Replica, ServeError, Settings};
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("LONGSHORE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+    process::more_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -6,3 +6,13 @@ pub mod listener;
 pub mod names;
 pub mod postgres;
 pub mod serving;
+
+/// As many open files as the system lets us have: every node and client is one, and the usual soft limit is 1,024.
+pub fn more_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
