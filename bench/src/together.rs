@@ -6,7 +6,7 @@ use crate::load::{Timed, bodies, pods, pool, watchers};
 use crate::processes::Cpu;
 use crate::sides::{Kind, Side};
 use crate::{Result, Settings};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How much work each load is.
 struct Sizes {
@@ -34,7 +34,7 @@ const FULL: Sizes = Sizes {
 };
 
 /// Enough to see where things are. Lists stay as long, nodes as many: less would be another question.
-const SHORT: Sizes = Sizes { warm: 500, creates: 5_000, one_client: 500, lists: 80, watched: 200, pods: 1_000, ..FULL };
+const SHORT: Sizes = Sizes { warm: 500, creates: 10_000, one_client: 1_000, lists: 120, watched: 300, pods: 2_000, ..FULL };
 
 const MANY: usize = 256;
 const LISTERS: usize = 8;
@@ -82,7 +82,16 @@ pub async fn measure(side: &Side, settings: &Settings, figures: &mut Figures) {
     }
 }
 
+/// Waits for what a new cluster makes for itself, then writes a little.
 async fn warm(side: &Side, sizes: &Sizes) -> Result<()> {
+    let mut connection = side.target.connect().await?;
+    let begun = Instant::now();
+    while let Err(error) = connection.ask(Ask::get("/api/v1/namespaces/default")).await {
+        if begun.elapsed() > Duration::from_secs(60) {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let ask = |number| Ask::post(CONFIG_MAPS, bodies::config_map(&format!("warm-{number}")));
     pool::requests(&side.target, 32, sizes.warm, ask).await.map(drop)
 }

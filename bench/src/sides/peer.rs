@@ -38,14 +38,18 @@ impl Peer {
             new.stop();
             return Err(format!("bench/peer-up: {started}").into());
         }
-        new.version = new.find_version().await?;
+        new.version = new.find_version(binaries).await?;
         Ok(new)
     }
 
-    async fn find_version(&self) -> Result<String> {
+    async fn find_version(&self, binaries: &Path) -> Result<String> {
         let answer = self.target.connect().await?.ask(Ask::get("/version")).await?;
         let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-        let kubernetes = answer["gitVersion"].as_str().unwrap_or("of unknown version");
+        let said = answer["gitVersion"].as_str().unwrap_or("of unknown version").to_string();
+        // A build from a distribution's source package doesn't know its version; the folder of its sources does.
+        let sources = std::fs::read_dir(binaries)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let sources = sources.filter(|name| name.starts_with("kubernetes-")).max();
+        let kubernetes = sources.filter(|_| said.starts_with("v0.0.0")).unwrap_or(said);
         let etcd = machine::output("etcd", &["--version"]).unwrap_or_default();
         let etcd = etcd.lines().next().unwrap_or_default().replace("etcd Version:", "etcd");
         Ok(format!("kube-apiserver, kube-scheduler, kube-controller-manager {kubernetes}; {etcd}"))
