@@ -71,7 +71,7 @@ struct Settings {
 impl Settings {
     /// Whether a row was asked for.
     fn wants(&self, row: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|prefix| row.starts_with(prefix.as_str()))
+        self.only.is_empty() || self.only.iter().any(|name| row.starts_with(name.as_str()))
     }
 }
 
@@ -106,7 +106,11 @@ async fn run(mut settings: Settings) -> Result<()> {
     sides::more_files()?;
     std::fs::create_dir_all(&settings.data)?;
     let mut figures = Figures::new(machine::describe());
-    let rounds = if settings.short { 1 } else { settings.rounds.max(1) };
+    let rounds = match together::LOADS.iter().any(|(load, _)| settings.wants(load)) {
+        true if settings.short => 1,
+        true => settings.rounds.max(1),
+        false => 0,
+    };
     for round in 1..=rounds {
         let mut kinds = vec![Kind::Longshore, Kind::Null];
         if settings.peer_dir.is_some() {

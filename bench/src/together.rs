@@ -34,7 +34,12 @@ const FULL: Sizes = Sizes {
 };
 
 /// Enough to see where things are. Lists stay as long, nodes as many: less would be another question.
-const SHORT: Sizes = Sizes { warm: 500, creates: 10_000, one_client: 1_000, lists: 120, watched: 300, pods: 2_000, ..FULL };
+const SHORT: Sizes =
+    Sizes { warm: 500, creates: 10_000, one_client: 1_000, lists: 120, watched: 300, pods: 2_000, ..FULL };
+
+/// The loads in their order, each giving the rows whose names begin so; and whether the null server can take it, too.
+pub const LOADS: [(&str, bool); 5] =
+    [("create", true), ("list", true), ("watch", true), ("pods", false), ("memory", false)];
 
 const MANY: usize = 256;
 const LISTERS: usize = 8;
@@ -60,12 +65,10 @@ impl<'a> Meter<'a> {
 /// Takes all figures of one side. What fails is told and left out.
 pub async fn measure(side: &Side, settings: &Settings, figures: &mut Figures) {
     let sizes = if settings.short { SHORT } else { FULL };
-    let loads: [(&str, bool); 5] =
-        [("create", true), ("list", true), ("watch", true), ("pods", false), ("memory", false)];
     if let Err(error) = warm(side, &sizes).await {
         eprintln!("  warming up: {error}");
     }
-    for (load, null_too) in loads {
+    for (load, null_too) in LOADS {
         if !settings.wants(load) || (side.kind == Kind::Null && !null_too) {
             continue;
         }

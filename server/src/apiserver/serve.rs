@@ -14,7 +14,7 @@ use super::options::{
 };
 use super::patch::PatchKind;
 use super::read::Page;
-use super::render::View;
+use super::render::{View, WatchEvent};
 use super::router::{Call, Shell, accept_of, allow};
 use super::streams::Upgrading;
 use super::write::Patch;
@@ -159,12 +159,19 @@ impl<A: Authenticator> Shell<A> {
                 let events = watcher.next().await?;
                 let view = View { now: jiff::Timestamp::now(), ..view };
                 // One chunk for all that is there: one write, one TLS record.
-                let mut chunk = Vec::new();
-                for event in &events {
-                    chunk.extend_from_slice(&frames.frame(&cluster, &view, event, first));
-                    first = false;
-                }
-                Some((Ok::<Bytes, Infallible>(chunk.into()), (watcher, first)))
+                let chunk = match &events[..] {
+                    [event] => frames.frame(&cluster, &view, event, std::mem::take(&mut first)),
+                    events => {
+                        let size = events.iter().map(WatchEvent::size).sum::<usize>();
+                        let mut chunk = Vec::with_capacity(size);
+                        for event in events {
+                            let frame = frames.frame(&cluster, &view, event, std::mem::take(&mut first));
+                            chunk.extend_from_slice(&frame);
+                        }
+                        chunk.into()
+                    }
+                };
+                Some((Ok::<Bytes, Infallible>(chunk), (watcher, first)))
             }
         });
         Ok(answer::with_type(StatusCode::OK, "application/json", Body::from_stream(chunks)))
