@@ -333,7 +333,7 @@ mod tests {
         let status = json!(node.status.unwrap());
         assert_eq!(
             status["capacity"],
-            json!({"cpu": "2", "memory": "1048576Ki", "ephemeral-storage": "102400Ki", "pods": "110"})
+            json!({"cpu": "2", "memory": "1Gi", "ephemeral-storage": "100Mi", "pods": "110"})
         );
         assert_eq!(status["allocatable"]["memory"], "924Mi");
         assert_eq!(status["allocatable"]["ephemeral-storage"], "99614720");
