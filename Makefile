@@ -1,7 +1,7 @@
 # `make` alone lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down build test check fmt lint e2e dev sqlx page images
+.PHONY: help up down build test check fmt lint e2e dev sqlx page images bench bench-short
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -39,6 +39,12 @@ page: ## build the page into frontend/dist
 
 sqlx: ## refresh the committed descriptions of all SQL queries
 	@scripts/sqlx-prepare
+
+bench: build ## measure, side by side with the peer in PEER_DIR= (ROUNDS=3, ONLY=list,watch); writes bench/results
+	@scripts/bench
+
+bench-short: build ## the main figures only, about a minute
+	@scripts/bench --short
 
 images: ## server and agent images (BASE=, BUILD_BASE= name other base images)
 	@scripts/images

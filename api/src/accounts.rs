@@ -48,6 +48,16 @@ pub struct Cluster {
     pub name: String,
 }
 
+/// `POST /v1/clusters`: a new, empty cluster; the answer is a [`Cluster`]. For owners and admins of the organization.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewCluster {
+    /// A DNS label, unique within the organization.
+    pub name: String,
+    /// May be left out by who belongs to one organization only.
+    pub organization: Option<OrganizationId>,
+}
+
 /// `POST /v1/clusters/{id}/join-tokens`. Hours default to 24, at most 720.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -5,6 +5,7 @@
 //! `apiserver`, `accounts` and `gateway` know HTTP.
 
 pub mod accounts;
+mod alarm;
 pub mod apiserver;
 pub mod app;
 pub mod cluster;

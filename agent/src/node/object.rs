@@ -95,6 +95,12 @@ pub fn status(naming: &Naming, measured: &Measured, live: Option<&NodeStatus>, n
     }
 }
 
+/// As the server writes quantities: what is compared with its answer must not differ in spelling (`1024Ki`, `1Mi`), or the
+/// status would be written again for ever.
+fn canonical(amount: String) -> Quantity {
+    Quantity(longshore_api::quantity::Quantity::parse(&amount).map_or(amount, |quantity| quantity.to_string()))
+}
+
 fn resources(measured: &Measured) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
     let disk = measured.volumes.unwrap_or_default().size;
     let kibi = |bytes: i64| format!("{}Ki", bytes.max(0) / 1024);
@@ -105,7 +111,7 @@ fn resources(measured: &Measured) -> (BTreeMap<String, Quantity>, BTreeMap<Strin
             ("ephemeral-storage", disk),
             ("pods", PODS.to_string()),
         ];
-        all.map(|(name, amount)| (name.to_owned(), Quantity(amount))).into()
+        all.map(|(name, amount)| (name.to_owned(), canonical(amount))).into()
     };
     let left = disk - disk / 100 * KEPT_DISK;
     (
@@ -327,9 +333,9 @@ mod tests {
         let status = json!(node.status.unwrap());
         assert_eq!(
             status["capacity"],
-            json!({"cpu": "2", "memory": "1048576Ki", "ephemeral-storage": "102400Ki", "pods": "110"})
+            json!({"cpu": "2", "memory": "1Gi", "ephemeral-storage": "100Mi", "pods": "110"})
         );
-        assert_eq!(status["allocatable"]["memory"], "946176Ki");
+        assert_eq!(status["allocatable"]["memory"], "924Mi");
         assert_eq!(status["allocatable"]["ephemeral-storage"], "99614720");
         assert_eq!(
             status["addresses"],

@@ -45,9 +45,20 @@ pub struct Run {
     /// With the hollow runtime: this many nodes, NAME-0 and so on.
     #[arg(long, env = "LONGSHORE_NODES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub nodes: u32,
+    /// With the hollow runtime, for nodes of many clusters: a folder with a join token for each node, in a file of its name.
+    #[arg(long, env = "LONGSHORE_TOKENS", conflicts_with = "token_file")]
+    pub tokens: Option<PathBuf>,
 }
 
 impl Run {
+    /// Where the join token of a node is found.
+    fn token_file(&self, name: &str) -> Option<PathBuf> {
+        match &self.tokens {
+            Some(folder) => Some(folder.join(name)),
+            None => self.token_file.clone(),
+        }
+    }
+
     /// Runs until SIGTERM or SIGINT.
     pub async fn execute(self) -> Result<(), ProcessError> {
         Endpoint::from_environment(&self.server)?;
@@ -90,10 +101,11 @@ impl Run {
         if identity.name() != name {
             tracing::warn!(node = identity.name(), "this folder's node keeps its name; {name:?} is ignored");
         }
-        let connector = Connector { identity: identity.clone(), token_file: self.token_file.clone() };
+        let token_file = self.token_file(&name);
+        let connector = Connector { identity: identity.clone(), token_file: token_file.clone() };
         connector.join().await?;
         let machinery = Machinery::new(settings, &identity, &dir)?;
-        Member::start(&machinery, identity, self.token_file.clone(), &dir, labels)
+        Member::start(&machinery, identity, token_file, &dir, labels)
     }
 
     fn identity(&self, name: &str, dir: &Path) -> Result<Arc<Identity>, ProcessError> {
@@ -106,7 +118,7 @@ impl Run {
         };
         let ca = self.ca.as_ref().map(read).transpose()?;
         let identity = Identity::load_or_make(dir, name, &self.server, ca)?;
-        if identity.membership().is_none() && self.token_file.is_none() {
+        if identity.membership().is_none() && self.token_file(name).is_none() {
             return Err(ProcessError::NoToken);
         }
         Ok(Arc::new(identity))

@@ -1,4 +1,4 @@
-//! `/v1/…`: sessions, tokens, join tokens, kubeconfigs. Parses, asks [`Accounts`], answers; errors are `Status` objects.
+//! `/v1/…`: sessions, tokens, clusters, join tokens, kubeconfigs. Parses, asks [`Accounts`], answers; errors are `Status` objects.
 
 use super::authenticate::SESSION_COOKIE;
 use super::{Accounts, Authenticator, Identity, password};
@@ -30,6 +30,7 @@ pub fn router(accounts: Arc<Accounts>) -> Router {
         .route("/v1/session", get(session_get).post(session_create).delete(session_delete))
         .route("/v1/tokens", post(token_create))
         .route("/v1/stream/tickets", post(ticket_create))
+        .route("/v1/clusters", post(cluster_create))
         .route("/v1/clusters/{cluster}/join-tokens", post(join_token_create))
         .route("/v1/clusters/{cluster}/kubeconfig", get(kubeconfig_get))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
@@ -119,6 +120,13 @@ async fn token_create(State(accounts): Shared, request: Request) -> Answer {
 async fn ticket_create(State(accounts): Shared, parts: Parts) -> Answer {
     let caller = accounts.signed_in(&parts, true).await?;
     Ok(answer(StatusCode::CREATED, accounts.issue_ticket(&caller)?))
+}
+
+async fn cluster_create(State(accounts): Shared, request: Request) -> Answer {
+    let (parts, rest) = request.into_parts();
+    let caller = accounts.signed_in(&parts, true).await?;
+    let new: shapes::NewCluster = body(Request::from_parts(parts, rest)).await?;
+    Ok(answer(StatusCode::CREATED, accounts.create_cluster(caller.user(), &new).await?))
 }
 
 /// Who the caller is in the cluster that the path names; nobody is 401.

@@ -6,6 +6,7 @@
 pub mod authenticate;
 pub mod authority;
 pub mod cluster_keys;
+mod clusters;
 pub mod founding;
 pub mod http;
 pub mod identity;

@@ -78,6 +78,11 @@ impl Deleted {
     }
 }
 
+/// A random UUID (version 4), from the thread's own generator: a system call for each request adds up.
+pub fn random_uuid() -> String {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
+}
+
 /// The kind under which objects of `resource` are stored and judged: itself, unless it is a view of another.
 pub fn stored(resource: &'static Resource) -> &'static Resource {
     resource.stored.map_or(resource, |s| s.resource)

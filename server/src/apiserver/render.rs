@@ -41,6 +41,16 @@ pub enum WatchEvent {
     Error(Status),
 }
 
+impl WatchEvent {
+    /// About how many bytes its plain frame has.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => object.json.len() + 32,
+            Self::Bookmark { .. } | Self::Error(_) => 256,
+        }
+    }
+}
+
 /// What a list says beside its items.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListMeta {
@@ -98,7 +108,8 @@ impl View {
             WatchEvent::Bookmark { revision, initial_end } => ("BOOKMARK", self.bookmark(*revision, *initial_end)),
             WatchEvent::Error(status) => ("ERROR", to_bytes(status)),
         };
-        let mut frame = Vec::with_capacity(body.len() + 32);
+        // Exactly as long as it will be: shared bytes that had to shrink would be copied once more.
+        let mut frame = Vec::with_capacity(9 + kind.len() + 11 + body.len() + 2);
         frame.extend_from_slice(b"{\"type\":\"");
         frame.extend_from_slice(kind.as_bytes());
         frame.extend_from_slice(b"\",\"object\":");

@@ -4,7 +4,7 @@
 //! verb known; only then is a body read. Whatever goes wrong on the way, a panic included, is answered as a `Status`.
 
 use super::answer::{self, Form};
-use super::api::{Api, Context};
+use super::api::{self, Api, Context};
 use super::authorize::{self, Attributes, Decision, NoScope};
 use super::body::Budget;
 use super::decisions;
@@ -117,7 +117,7 @@ fn audit_id(request: &Request) -> String {
     let given = request.headers().get(AUDIT_ID).and_then(|v| v.to_str().ok()).unwrap_or_default();
     match given.len() {
         1..=AUDIT_ID_LIMIT if given.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => given.into(),
-        _ => uuid::Uuid::new_v4().to_string(),
+        _ => api::random_uuid(),
     }
 }
 

@@ -10,6 +10,7 @@ use super::errors;
 use super::options::{ListOptions, VersionMatch, WatchOptions};
 use super::read::{check_fields, list_invalid, reached, version};
 use super::render::{WatchEvent, at_revision};
+use crate::alarm::Alarm;
 use crate::resources::Resource;
 use crate::store::{
     Change, ChangeKind, Cluster, Ended, Object, Revision, StoreError, WATCHABLE_FIELDS, Watch, WatchFilter, WatchItem,
@@ -41,6 +42,7 @@ pub struct Watcher {
     bookmarks: bool,
     deadline: Instant,
     next_bookmark: Instant,
+    alarm: Alarm,
     /// The revision the client knows of: its own events' and bookmarks'.
     told: Revision,
 }
@@ -77,6 +79,7 @@ impl Api {
             bookmarks: options.bookmarks,
             deadline: now + Duration::from_secs(seconds),
             next_bookmark: now + BOOKMARK_EVERY,
+            alarm: Alarm::new(now + BOOKMARK_EVERY),
             told: Revision::default(),
         };
         reached(cx, asked).await?;
@@ -119,10 +122,11 @@ impl Watcher {
         loop {
             let watch = self.watch.as_mut()?;
             let wake = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+            self.alarm.set(wake);
             let item = tokio::select! {
                 biased;
                 item = watch.next() => Some(item),
-                () = tokio::time::sleep_until(wake) => None,
+                () = self.alarm.rings() => None,
             };
             match item {
                 Some(WatchItem::Changes(changes)) => {

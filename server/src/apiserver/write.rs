@@ -94,7 +94,8 @@ impl Api {
         let generated = metadata::text(&body, "name").is_empty() && !metadata::text(&body, "generateName").is_empty();
         super::admission::await_dependencies(&cx.cluster, kind, namespace, &body).await;
         for _ in 0..NAME_ATTEMPTS {
-            let mut tree = body.clone();
+            // Only a generated name is ever tried twice.
+            let mut tree = if generated { body.clone() } else { std::mem::take(&mut body) };
             if generated {
                 let name = metadata::generated_name(metadata::text(&body, "generateName"), rand::random);
                 metadata::of(&mut tree).insert("name".into(), name.into());
@@ -128,7 +129,7 @@ impl Api {
         namespace: &str,
         tree: &mut Value,
     ) -> Result<Vec<String>, Status> {
-        metadata::fill_create(tree, namespace, uuid::Uuid::new_v4().to_string(), cx.now);
+        metadata::fill_create(tree, namespace, api::random_uuid(), cx.now);
         (kind.prepare_create)(&request(cx, namespace), tree);
         self.admit(cx, kind, super::admission::Operation::Create, "", None, tree)?;
         let mut problems = metadata::validate(kind, tree);

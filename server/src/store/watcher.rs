@@ -5,8 +5,10 @@ use super::error::StoreError;
 use super::log::Replay;
 use super::object::Revision;
 use super::watch::{Ended, Feed, WatchItem};
+use crate::alarm::Alarm;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a watch is silent before it reports progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -23,11 +25,12 @@ pub struct Watch {
     told: Revision,
     /// Up to where the log is still to be read.
     replay: Option<Revision>,
+    silence: Alarm,
 }
 
 impl Watch {
     pub(super) fn new(cluster: Arc<Cluster>, feed: Arc<Feed>, from: Revision, replay: Option<Revision>) -> Self {
-        Self { cluster, feed, told: from, replay }
+        Self { cluster, feed, told: from, replay, silence: Alarm::new(Instant::now() + PROGRESS_EVERY) }
     }
 
     /// The next item. Dropping the future loses nothing.
@@ -37,16 +40,27 @@ impl Watch {
                 return item;
             }
         }
+        if let Some(item) = self.ready() {
+            return item;
+        }
+        self.silence.set(Instant::now() + PROGRESS_EVERY);
         loop {
-            if let Some(item) = self.ready() {
-                return item;
-            }
-            if tokio::time::timeout(PROGRESS_EVERY, self.feed.ready()).await.is_err() {
-                let progress = self.progress();
-                if progress > self.told {
-                    self.told = progress;
-                    return WatchItem::Progress(progress);
+            let changed = tokio::select! {
+                biased;
+                () = self.feed.ready() => true,
+                () = self.silence.rings() => false,
+            };
+            if changed {
+                if let Some(item) = self.ready() {
+                    return item;
                 }
+                continue;
+            }
+            self.silence.set(Instant::now() + PROGRESS_EVERY);
+            let progress = self.progress();
+            if progress > self.told {
+                self.told = progress;
+                return WatchItem::Progress(progress);
             }
         }
     }

@@ -166,7 +166,9 @@ async fn other_tenants_clusters_are_not_there() {
             assert_eq!(browser.send(method, &path, json!({})).await.refusal(), by_token, "{path}");
         }
     }
-    for path in ["/v1/tokens", "/v1/stream/tickets", &format!("/v1/clusters/{}/join-tokens", here.cluster())] {
+    for path in
+        ["/v1/tokens", "/v1/clusters", "/v1/stream/tickets", &format!("/v1/clusters/{}/join-tokens", here.cluster())]
+    {
         assert_eq!(here.post(path, json!({})).await.refusal().0, 401, "{path}");
     }
 }
@@ -186,6 +188,31 @@ async fn only_owners_and_admins_add_nodes() {
     let command = made["command"].as_str().unwrap();
     assert!(command.starts_with("curl -ksSf --pinnedpubkey 'sha256//"), "{command}");
     assert!(command.contains(&format!("LONGSHORE_JOIN_TOKEN={}", made["token"].as_str().unwrap())), "{command}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_and_admins_make_clusters_in_their_own_organizations() {
+    let here = Installation::start().await;
+    let made = here.account("POST", "/v1/clusters", json!({"name": "second"})).await;
+    assert_eq!((made.status.as_u16(), &made.json()["name"]), (201, &json!("second")), "{}", made.text);
+    let cluster = made.json()["id"].as_str().unwrap().to_string();
+    let namespaces = here.account("GET", &format!("/clusters/{cluster}/api/v1/namespaces"), json!(null)).await;
+    assert_eq!(namespaces.status, 200, "{}", namespaces.text);
+
+    let refused = async |body: Value| here.account("POST", "/v1/clusters", body).await.refusal();
+    assert_eq!(refused(json!({"name": "second"})).await.0, 409);
+    let own = here.founded.organization.as_str();
+    assert_eq!(refused(json!({"name": "second", "organization": own})).await.0, 409);
+    assert_eq!(refused(json!({"name": "third", "organization": "o-others"})).await.0, 404);
+    for name in ["", "No", "a.b", "-"] {
+        assert_eq!(refused(json!({"name": name})).await.0, 400, "{name}");
+    }
+    for (role, code) in [("viewer", 403), ("developer", 403), ("admin", 201)] {
+        let token = here.member(&format!("{role}@example.com"), role).await;
+        let request = json_request("POST", "/v1/clusters", &json!({"name": role}));
+        let request = with(request, "authorization", &format!("Bearer {token}"));
+        assert_eq!(here.send(request).await.status, code, "{role}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
