@@ -1,7 +1,6 @@
 //! longshore-server: see `--help`.
 
 use clap::{Args, Parser, Subcommand};
-use longshore_server::process;
 use longshore_server::process::dev::{self, DevSettings};
 use longshore_server::process::listener::Cidr;
 use longshore_server::process::serving::{self, Replica, ServeError, Settings};
