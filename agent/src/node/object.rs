@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use longshore_api::ids::NodeId;
 use longshore_api::node::NODE_ID_LABEL;
+use longshore_api::quantity as amounts;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -105,13 +106,18 @@ fn resources(measured: &Measured) -> (BTreeMap<String, Quantity>, BTreeMap<Strin
             ("ephemeral-storage", disk),
             ("pods", PODS.to_string()),
         ];
-        all.map(|(name, amount)| (name.to_owned(), Quantity(amount))).into()
+        all.map(|(name, amount)| (name.to_owned(), canonical(&amount))).into()
     };
     let left = disk - disk / 100 * KEPT_DISK;
     (
         list(kibi(measured.memory), format!("{}Ki", disk / 1024)),
         list(kibi(measured.memory - KEPT_MEMORY), left.to_string()),
     )
+}
+
+/// As the API server writes an amount: what is compared with its answers must not differ by form.
+fn canonical(amount: &str) -> Quantity {
+    Quantity(amounts::Quantity::parse(amount).map_or_else(|_| amount.to_owned(), |amount| amount.to_string()))
 }
 
 /// What pods read of the machine: its addresses, and what a container without limits may use.
@@ -327,9 +333,9 @@ mod tests {
         let status = json!(node.status.unwrap());
         assert_eq!(
             status["capacity"],
-            json!({"cpu": "2", "memory": "1048576Ki", "ephemeral-storage": "102400Ki", "pods": "110"})
+            json!({"cpu": "2", "memory": "1Gi", "ephemeral-storage": "100Mi", "pods": "110"})
         );
-        assert_eq!(status["allocatable"]["memory"], "946176Ki");
+        assert_eq!(status["allocatable"]["memory"], "924Mi");
         assert_eq!(status["allocatable"]["ephemeral-storage"], "99614720");
         assert_eq!(
             status["addresses"],
