@@ -8,6 +8,7 @@ pub mod curl;
 pub mod docker;
 pub mod installation;
 pub mod kubectl;
+pub mod linearizable;
 pub mod machine;
 pub mod sample;
 

@@ -1,6 +1,8 @@
 //! Whole-system tests, each a story that a user could tell.
 
 mod browser;
+mod connections;
+mod crashes;
 mod hostile;
 mod in_cluster;
 mod join;

@@ -135,20 +135,31 @@ UNIT
     say "to leave the cluster: systemctl disable --now $unit && $data/longshore-agent leave --data-dir $data"
 }
 
+start_container() { # RIGHTS, AGENT_ARGUMENTS
+    rights=$1
+    shift
+    docker --host "$docker_host" rm -f "$unit" >/dev/null 2>&1 || true
+    # The same paths inside and outside: what the agent mounts into pods is found by Docker on the host.
+    # shellcheck disable=SC2086 # rights are several words
+    docker --host "$docker_host" create --name "$unit" --restart always $rights --pid host --network host \
+        -v "$socket:$socket" -v "$data:$data" -v /lib/modules:/lib/modules:ro \
+        "$image" "$@" --token-file /join-token >/dev/null || return 1
+    docker --host "$docker_host" cp "$work/join-token" "$unit:/join-token" >/dev/null &&
+        docker --host "$docker_host" start "$unit" >/dev/null && return
+    docker --host "$docker_host" rm -f "$unit" >/dev/null 2>&1 || true
+    return 1
+}
+
 run_as_container() {
     # Inside, the host's name is another.
     [ -n "$name" ] || set -- "$@" --name "$(uname -n)"
     image=longshore/agent:$cluster
     tar -C "$work" -c longshore-agent | docker --host "$docker_host" import --change 'ENTRYPOINT ["/longshore-agent"]' - "$image" >/dev/null
-    docker --host "$docker_host" rm -f "$unit" >/dev/null 2>&1 || true
-    # The same paths inside and outside: what the agent mounts into pods is found by Docker on the host.
-    docker --host "$docker_host" create --name "$unit" --restart always --privileged --pid host --network host \
-        -v "$socket:$socket" -v "$data:$data" -v /var/run/netns:/var/run/netns:rshared -v /lib/modules:/lib/modules:ro \
-        "$image" "$@" --token-file /join-token >/dev/null
-    docker --host "$docker_host" cp "$work/join-token" "$unit:/join-token" >/dev/null
-    if ! docker --host "$docker_host" start "$unit" >/dev/null; then
-        docker --host "$docker_host" rm -f "$unit" >/dev/null 2>&1 || true
-        fail "Docker can't run a privileged container here: as root, --foreground does without"
+    if ! start_container --privileged "$@" 2>/dev/null; then
+        # A host that is a container itself has not got all rights to give; the agent does without CAP_SYS_RESOURCE.
+        unconfined="--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined"
+        start_container "--cap-add ALL --cap-drop SYS_RESOURCE $unconfined" "$@" ||
+            fail "Docker can't run a container with root's rights here: as root, --foreground does without"
     fi
     say "the agent runs as container $unit (docker logs -f $unit)"
 }

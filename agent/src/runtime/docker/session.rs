@@ -11,6 +11,10 @@ use std::time::Duration;
 
 /// Output can end a moment before Docker has noted the exit code.
 const EXIT_CODE_WITHIN: Duration = Duration::from_secs(5);
+/// A command of which nobody wants to hear any more is ended as soon as Docker says which process it is.
+const STARTED_WITHIN: Duration = Duration::from_secs(60);
+/// Docker tells nobody when an exec changes: it has to be asked again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 pub async fn exec(docker: &Docker, container: &str, spec: &ExecSpec) -> Result<Session, RuntimeError> {
     let config = bollard::models::ExecConfig {
@@ -77,7 +81,7 @@ impl SessionControl for ExecControl {
                 if tokio::time::Instant::now() > deadline {
                     return Err(RuntimeError::Other("the command's exit code isn't known".into()));
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(AGAIN).await;
             }
         }
         .boxed()
@@ -85,12 +89,22 @@ impl SessionControl for ExecControl {
 
     fn kill(&self) -> BoxFuture<'_, ()> {
         async move {
-            let Ok(exec) = self.inspect().await else { return };
-            let pid = exec.pid.and_then(|p| i32::try_from(p).ok()).filter(|&p| p > 1);
-            if let (Some(true), Some(pid)) = (exec.running, pid) {
-                for pid in with_descendants(pid) {
-                    // Already gone is what was wanted.
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let deadline = tokio::time::Instant::now() + STARTED_WITHIN;
+            while let Ok(exec) = self.inspect().await {
+                let pid = exec.pid.and_then(|p| i32::try_from(p).ok()).filter(|&p| p > 1);
+                match (exec.running, pid) {
+                    (Some(true), Some(pid)) => {
+                        for pid in with_descendants(pid) {
+                            // Already gone is what was wanted.
+                            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                        }
+                        return;
+                    }
+                    // It has ended.
+                    (Some(false), _) if exec.exit_code.is_some() => return,
+                    // It runs before Docker knows its number.
+                    _ if tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                    _ => return,
                 }
             }
         }
