@@ -80,11 +80,7 @@ impl Client {
     fn new(installation: &Installation) -> Self {
         let admin = installation.admin();
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(40)));
-        Self {
-            base: admin.cluster_url.replacen("https", "http", 1),
-            token: admin.token,
-            agent: config.build().into(),
-        }
+        Self { base: admin.cluster_url.replacen("https", "http", 1), token: admin.token, agent: config.build().into() }
     }
 
     fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
@@ -187,7 +183,8 @@ fn follow(client: &Client, from: u64, until: &AtomicUsize, revisions: &Revisions
         if goal != 0 && at >= goal {
             return told;
         }
-        let uri = format!("{}{PATH}?watch=1&allowWatchBookmarks=true&timeoutSeconds=3&resourceVersion={at}", client.base);
+        let uri =
+            format!("{}{PATH}?watch=1&allowWatchBookmarks=true&timeoutSeconds=3&resourceVersion={at}", client.base);
         let request = client.agent.get(uri).header("authorization", format!("Bearer {}", client.token));
         let Ok(response) = request.call() else {
             std::thread::yield_now();
