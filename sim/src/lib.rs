@@ -1,0 +1,3 @@
+//! The deterministic simulator.
+pub mod clockwork;
+pub mod dice;
