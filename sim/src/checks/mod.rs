@@ -10,15 +10,17 @@ mod rollout;
 pub use model::{Model, Step};
 
 use longshore_server::store::ChangeKind;
+use rollout::{
+    never_fewer_available_than_allowed, never_more_pods_than_replicas_plus_surge,
+    never_more_pods_than_their_replica_set_wants,
+};
 use serde_json::Value;
 
 /// A sentence: Err says how it was broken. The model is the state before the step.
 pub type Sentence = fn(&Model, &Step) -> Result<(), String>;
 
 macro_rules! sentences {
-    ($($($module:ident::)*$name:ident),* $(,)?) => { &[$(sentences!(@one $($module::)*$name)),*] };
-    (@one $module:ident::$name:ident) => { (stringify!($name), $module::$name as Sentence) };
-    (@one $name:ident) => { (stringify!($name), $name as Sentence) };
+    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as Sentence)),*] };
 }
 
 /// All that is checked at each commit.
@@ -28,9 +30,9 @@ pub const SAFETY: &[(&str, Sentence)] = sentences![
     a_deletion_is_never_taken_back,
     nothing_goes_while_finalizers_stand,
     a_deleted_pods_object_stays_until_its_node_confirms,
-    rollout::never_more_pods_than_replicas_plus_surge,
-    rollout::never_more_pods_than_their_replica_set_wants,
-    rollout::never_fewer_available_than_allowed,
+    never_more_pods_than_replicas_plus_surge,
+    never_more_pods_than_their_replica_set_wants,
+    never_fewer_available_than_allowed,
 ];
 
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {

@@ -69,7 +69,7 @@ impl Model {
         self.get(&Key { resource: resource.into(), namespace: namespace.into(), name: name.into() })
     }
 
-    pub(super) fn by_uid(&self, resource: &str, wanted: &str) -> Option<&Arc<Value>> {
+    pub(super) fn by_uid(&self, resource: &'static str, wanted: &str) -> Option<&Arc<Value>> {
         self.list(resource).find(|object| uid(object) == wanted)
     }
 
