@@ -52,12 +52,8 @@ impl Fate for Line {
             },
             Way::Breaks(percent) if statement == Statement::Flush && dice.percent(percent) => {
                 let late = Outcome::Late(dice.millis(1, 4000));
-                let outcome = dice.weighted(&[
-                    (3, Outcome::LostBefore),
-                    (3, Outcome::LostAfter),
-                    (2, late),
-                    (1, Outcome::Away),
-                ]);
+                let outcome =
+                    dice.weighted(&[(3, Outcome::LostBefore), (3, Outcome::LostAfter), (2, late), (1, Outcome::Away)]);
                 Fortune { there, outcome, back }
             }
             Way::Breaks(percent) if dice.percent(percent / 2) => {

@@ -150,4 +150,3 @@ impl Machine {
         self.start_agent();
     }
 }
-

@@ -145,7 +145,10 @@ fn many(seeds: &[u64], within: Option<Duration>, jobs: usize) -> ExitCode {
                     if passed {
                         say(text.trim_end());
                     } else {
-                        say(&format!("--- seed {seed} ---\n{}\n--- replay: make sim SEEDS=1 FIRST={seed} ---", text.trim_end()));
+                        say(&format!(
+                            "--- seed {seed} ---\n{}\n--- replay: make sim SEEDS=1 FIRST={seed} ---",
+                            text.trim_end()
+                        ));
                     }
                     done.lock().unwrap_or_else(|e| e.into_inner()).insert(place, (*seed, passed));
                 }
@@ -169,7 +172,10 @@ fn many(seeds: &[u64], within: Option<Duration>, jobs: usize) -> ExitCode {
             if failed.len() > 1 {
                 say(&format!("failing seeds: {failed:?}"));
             }
-            say(&format!("{passed} of {} passed ({range}, {took:.1} s); the first failing seed is {first}", done.len()));
+            say(&format!(
+                "{passed} of {} passed ({range}, {took:.1} s); the first failing seed is {first}",
+                done.len()
+            ));
             ExitCode::FAILURE
         }
     }

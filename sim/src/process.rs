@@ -143,6 +143,10 @@ async fn watched(clusters: Router, witness: Witness, request: Request) -> Respon
     let reads = method == Method::GET;
     let fresh = reads && !query.contains("watch=") && !query.contains("resourceVersion=");
     let floor = witness.floor();
+    tracing::debug!(target: "longshore_sim::requests", "{method} {uri}");
+    if !reads {
+        witness.asked(uri.path());
+    }
     let response = clusters.oneshot(request).await.unwrap_or_else(|never| match never {});
     if !response.status().is_success() || (reads && !fresh) {
         return response;

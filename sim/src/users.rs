@@ -224,7 +224,7 @@ impl User {
         let mut pod = json!({
             "containers": [{"name": "c", "image": image, "ports": [{"containerPort": 8080}],
                 "resources": {"requests": {"cpu": "100m"}}}],
-            "terminationGracePeriodSeconds": *self.dice.pick(&[0, 1, 5, 30]),
+            "terminationGracePeriodSeconds": *self.dice.pick(&[0, 1, 1, 5, 5, 30, 30, 30]),
         });
         if self.dice.percent(15) {
             pod["initContainers"] = json!([{"name": "i", "image": "web:1"}]);

@@ -86,7 +86,9 @@ impl Watcher {
             let place = (text("namespace"), text("name"));
             match state.remove(&place) {
                 Some(at) if at.to_string() == text("resourceVersion") => {}
-                Some(at) => return Err(format!("{place:?} at {revision} is of {at}, listed {}", text("resourceVersion"))),
+                Some(at) => {
+                    return Err(format!("{place:?} at {revision} is of {at}, listed {}", text("resourceVersion")));
+                }
                 None => return Err(format!("{place:?} was not there at {revision} and is listed")),
             }
         }
@@ -165,7 +167,9 @@ impl Watcher {
                 let same = next.object.as_ref().is_none_or(|o| o["metadata"] == object["metadata"]);
                 match kind == right && same {
                     true => Ok(true),
-                    false => Err(format!("{} of {revision} is {right}, and it was told {kind} {object}", next.key.name)),
+                    false => {
+                        Err(format!("{} of {revision} is {right}, and it was told {kind} {object}", next.key.name))
+                    }
                 }
             }
             (_, Some(revision), next) => {

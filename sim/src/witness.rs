@@ -10,10 +10,16 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How many of the last events are told of a world that broke.
 const TOLD: usize = 120;
+
+/// How many writes to one path in [`WINDOW`] are too many: an agent that says again what it has said, a retry without a
+/// pause.
+const TOO_MANY: u32 = 300;
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// One change of the log.
 #[derive(Clone, Debug)]
@@ -54,8 +60,11 @@ struct State {
     /// The highest revision that anyone was told is written.
     acknowledged: i64,
     acknowledgements: u64,
+    /// Writes asked for by path, since when.
+    asked: BTreeMap<String, u32>,
+    asked_since: Duration,
     /// When the log last grew by something that is neither an Event nor a node's heartbeat.
-    moved: std::time::Duration,
+    moved: Duration,
 }
 
 impl Witness {
@@ -115,7 +124,7 @@ impl Witness {
     }
 
     /// When something other than Events and heartbeats was last written.
-    pub fn moved(&self) -> std::time::Duration {
+    pub fn moved(&self) -> Duration {
         self.0.state.lock().moved
     }
 
@@ -132,6 +141,12 @@ impl Witness {
         state.acknowledgements += 1;
         drop(state);
         self.check("nothing_acknowledged_is_lost", found);
+    }
+
+    /// Somebody asks for a write.
+    pub fn asked(&self, path: &str) {
+        let found = self.0.state.lock().nobody_repeats_himself_without_end(path);
+        self.check("nobody_repeats_himself_without_end", found);
     }
 
     /// What a fresh read that begins now must include.
@@ -179,6 +194,20 @@ impl State {
         if self.broken.is_none() {
             self.tell(&format!("BROKEN {sentence}: {detail}"));
             self.broken = Some(Broken { sentence, detail });
+        }
+    }
+
+    fn nobody_repeats_himself_without_end(&mut self, path: &str) -> Result<(), String> {
+        let now = clockwork::elapsed();
+        if now - self.asked_since > WINDOW {
+            self.asked_since = now;
+            self.asked.clear();
+        }
+        let times = self.asked.entry(path.to_string()).or_default();
+        *times += 1;
+        match *times > TOO_MANY {
+            true => Err(format!("{path} was to be written {times} times in {} s", WINDOW.as_secs())),
+            false => Ok(()),
         }
     }
 

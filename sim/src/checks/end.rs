@@ -55,7 +55,13 @@ fn an_owners_deletion_leaves_no_orphan(model: &Model) -> Result<(), String> {
         let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
         for owner in owners.into_iter().flatten() {
             if !uids.contains(owner["uid"].as_str().unwrap_or_default()) {
-                return Err(format!("{} {} is left of {} {}", key.resource, name(object), owner["kind"], owner["name"]));
+                return Err(format!(
+                    "{} {} is left of {} {}",
+                    key.resource,
+                    name(object),
+                    owner["kind"],
+                    owner["name"]
+                ));
             }
         }
     }
@@ -98,8 +104,7 @@ fn statuses_agree(model: &Model) -> Result<(), String> {
                 return Err(format!("{} says {field} {says}, it is {wants}", name(object)));
             }
         }
-        let (seen, generation) =
-            (number(object, "/status/observedGeneration"), number(object, "/metadata/generation"));
+        let (seen, generation) = (number(object, "/status/observedGeneration"), number(object, "/metadata/generation"));
         match seen == generation {
             true => Ok(()),
             false => Err(format!("{} has seen generation {seen} of {generation}", name(object))),
@@ -135,8 +140,7 @@ fn what_runs_is_what_is_wanted(model: &Model) -> Result<(), String> {
     for pod in model.list("pods").filter(|pod| is_active(pod)) {
         let here = running.remove(&(text(pod, "/spec/nodeName"), uid(pod))).unwrap_or_default();
         let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
-        let mut wanted: BTreeSet<&str> =
-            containers.into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+        let mut wanted: BTreeSet<&str> = containers.into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
         wanted.insert("");
         if here != wanted {
             return Err(format!("of pod {} {here:?} run, {wanted:?} are wanted", name(pod)));

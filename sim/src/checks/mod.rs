@@ -118,7 +118,9 @@ fn a_deleted_pods_object_stays_until_its_node_confirms(model: &Model, step: &Ste
     }
     let Some(before) = &step.before else { return Ok(()) };
     let uid = uid(before);
-    match model.running(uid).first().filter(|_| !model.is_forced(uid)) {
+    // A grace of nothing, in the spec, is such a right.
+    let forced = model.is_forced(uid) || before.pointer("/spec/terminationGracePeriodSeconds") == Some(&0.into());
+    match model.running(uid).first().filter(|_| !forced) {
         Some((node, container)) => Err(format!("{} ({uid}) is gone, and {container} runs on {node}", step.name())),
         None => Ok(()),
     }

@@ -112,8 +112,7 @@ pub fn never_more_pods_than_replicas_plus_surge(model: &Model, step: &Step) -> R
     let Some((_, set)) = made(step) else { return Ok(()) };
     let Some(deployment) = model.by_uid(SETS, set).and_then(|set| controller(set)) else { return Ok(()) };
     let Some(ceiling) = model.ceilings.deployments.get(deployment) else { return Ok(()) };
-    let sets: Vec<&str> =
-        model.list(SETS).filter(|s| controller(s) == Some(deployment)).map(|set| uid(set)).collect();
+    let sets: Vec<&str> = model.list(SETS).filter(|s| controller(s) == Some(deployment)).map(|set| uid(set)).collect();
     let pods = active(model, |owner| sets.contains(&owner)) + 1;
     match pods > *ceiling {
         true => Err(format!("{} is pod number {pods} of a deployment that may have {ceiling}", step.name())),
@@ -147,16 +146,19 @@ impl Past {
         }
     }
 
-    fn of(&self, uid: &str) -> impl Iterator<Item = &(Duration, i64, i64)> {
-        self.0.get(uid).into_iter().flatten()
+    /// What was true at some time of the last [`STALE`].
+    fn of(&self, uid: &str, at: Duration) -> impl Iterator<Item = &(Duration, i64, i64)> {
+        let all: Vec<_> = self.0.get(uid).into_iter().flatten().collect();
+        let first = (1..all.len()).find(|next| all[*next].0 + STALE >= at).map_or(all.len(), |next| next);
+        all.into_iter().skip(first.saturating_sub(1))
     }
 
-    fn available(&self, uid: &str) -> i64 {
-        self.of(uid).map(|(_, _, available)| *available).max().unwrap_or_default()
+    fn available(&self, uid: &str, at: Duration) -> i64 {
+        self.of(uid, at).map(|(_, _, available)| *available).max().unwrap_or_default()
     }
 
-    fn least_replicas(&self, uid: &str) -> i64 {
-        self.of(uid).map(|(_, replicas, _)| *replicas).min().unwrap_or_default()
+    fn least_replicas(&self, uid: &str, at: Duration) -> i64 {
+        self.of(uid, at).map(|(_, replicas, _)| *replicas).min().unwrap_or_default()
     }
 }
 
@@ -169,10 +171,10 @@ pub fn never_fewer_available_than_allowed(model: &Model, step: &Step) -> Result<
         return Ok(());
     }
     let sets = model.list(SETS).filter(|set| controller(set) == Some(uid(deployment)));
-    let available: i64 = sets.map(|set| model.past.available(uid(set)).min(replicas(set))).sum();
-    let here = model.past.available(uid(after)).min(old);
+    let available: i64 = sets.map(|set| model.past.available(uid(set), step.at).min(replicas(set))).sum();
+    let here = model.past.available(uid(after), step.at).min(old);
     let lost = (here - new).max(0);
-    let wanted = model.past.least_replicas(uid(deployment));
+    let wanted = model.past.least_replicas(uid(deployment), step.at);
     let least = (wanted - slack(deployment).1).max(0);
     match lost > 0 && available - lost < least {
         true => Err(format!(
