@@ -157,6 +157,10 @@ impl Past {
         self.of(uid, at).map(|(_, _, available)| *available).max().unwrap_or_default()
     }
 
+    fn least_available(&self, uid: &str, at: Duration) -> i64 {
+        self.of(uid, at).map(|(_, _, available)| *available).min().unwrap_or_default()
+    }
+
     fn least_replicas(&self, uid: &str, at: Duration) -> i64 {
         self.of(uid, at).map(|(_, replicas, _)| *replicas).min().unwrap_or_default()
     }
@@ -172,8 +176,8 @@ pub fn never_fewer_available_than_allowed(model: &Model, step: &Step) -> Result<
     }
     let sets = model.list(SETS).filter(|set| controller(set) == Some(uid(deployment)));
     let available: i64 = sets.map(|set| model.past.available(uid(set), step.at).min(replicas(set))).sum();
-    let here = model.past.available(uid(after), step.at).min(old);
-    let lost = (here - new).max(0);
+    // In favour of the controller: all that may have been there, and as few taken away as may have been.
+    let lost = (model.past.least_available(uid(after), step.at).min(old) - new).max(0);
     let wanted = model.past.least_replicas(uid(deployment), step.at);
     let least = (wanted - slack(deployment).1).max(0);
     match lost > 0 && available - lost < least {
