@@ -21,10 +21,6 @@ const UNIT: usize = 16 * 1024;
 /// A body has to be there within this time, however slowly it trickles.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is read and thrown away of a body that is refused, in bytes, and for how long.
-const MOST_DISCARDED: usize = 64 * 1024 * 1024;
-const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
-
 #[derive(Clone)]
 pub struct Budget(Arc<Semaphore>);
 
@@ -45,14 +41,9 @@ impl Budget {
         let declared =
             parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
         if declared.is_some_and(|length| length > MAX_BODY as u64) {
-            discard(body).await;
             return Err(too_large());
         }
         match tokio::time::timeout(DEADLINE, self.collect(&mut body)).await {
-            Ok(Err(refused)) => {
-                discard(body).await;
-                Err(refused)
-            }
             Ok(received) => received,
             Err(_) => Err(Status::timeout("the request's body did not arrive in time", 0)),
         }
@@ -83,21 +74,6 @@ impl Budget {
         }
         Ok(Received { bytes: bytes.freeze(), _share: share })
     }
-}
-
-/// Takes what a refused client still sends, within bounds: one that is cut off while it writes reports the broken
-/// connection and never reads why.
-async fn discard(mut body: Body) {
-    let rest = async {
-        let mut taken = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            taken += frame.data_ref().map_or(0, Bytes::len);
-            if taken > MOST_DISCARDED {
-                return;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DISCARD_PATIENCE, rest).await;
 }
 
 fn too_large() -> Status {

@@ -4,6 +4,7 @@
 //! a foreign page whose name was pointed at loopback (DNS rebinding) gets nothing.
 
 use super::stall::{self, Stalling};
+use super::unread;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -163,12 +164,16 @@ impl Connection {
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let router = router.clone();
             async move {
-                let mut request: Request = request.map(Body::new);
-                if !tls && loopback && !names_loopback(&request) {
-                    return Ok::<Response, std::convert::Infallible>(misdirected());
-                }
+                let (parts, body) = request.into_parts();
+                let (body, rest) = unread::watch(body);
+                let mut request = Request::from_parts(parts, Body::new(body));
                 request.extensions_mut().insert(peer);
-                Ok(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
+                let response = match tls || !loopback || names_loopback(&request) {
+                    true => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
+                    false => misdirected(),
+                };
+                rest.discard().await;
+                Ok::<Response, std::convert::Infallible>(response)
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -7,3 +7,4 @@ pub mod names;
 pub mod postgres;
 pub mod serving;
 mod stall;
+mod unread;

@@ -447,10 +447,7 @@ impl Cluster {
 
     /// What waits fails: Postgres is away.
     pub(super) fn fail_waiting(&self, why: &WriteError) {
-        let mut sequencer = self.sequencer.lock();
-        if !sequencer.is_idle() {
-            sequencer.failed(None, why);
-        }
+        self.sequencer.lock().fail_waiting(why);
     }
 
     pub(super) fn settling(&self, why: &WriteError) {

@@ -283,6 +283,19 @@ impl Sequencer {
         if self.phase == Phase::Running {
             self.phase = Phase::Settling;
         }
+        self.drop_waiting(why);
+    }
+
+    /// Nothing can be flushed for now. A batch whose outcome is still open stays as it is: it is not for us to say that it
+    /// failed, and nothing may start before it is settled.
+    pub fn fail_waiting(&mut self, why: &WriteError) {
+        match self.flying {
+            true => self.drop_waiting(why),
+            false => self.failed(None, why),
+        }
+    }
+
+    fn drop_waiting(&mut self, why: &WriteError) {
         for batch in self.waiting.drain(..) {
             self.writes -= batch.changes.len();
             self.bytes -= batch.bytes;

@@ -132,3 +132,18 @@ async fn a_slow_watcher_takes_its_queue_in_parts() {
     assert_eq!(seen, (0..40).map(|n| format!("k{n:02}")).collect::<Vec<_>>());
     assert!(largest < 200_000, "{largest} bytes at once");
 }
+
+/// Found by the simulator: a cluster that had asked for the flusher twice was let off its open batch.
+#[test]
+fn what_waits_fails_without_the_batch_whose_outcome_is_open() {
+    use crate::store::sequencer::{Judged, Sequencer};
+    let mut sequencer = Sequencer::new(Revision(7), Default::default());
+    let why = WriteError::Unavailable("away".into());
+    assert!(matches!(sequencer.judge(create("a", "1"), |_| None), Judged::Accepted { .. }));
+    let batch = sequencer.take().unwrap();
+    sequencer.settling(&why);
+    sequencer.fail_waiting(&why);
+    assert!(matches!(sequencer.judge(create("a", "2"), |_| None), Judged::Turned(_)), "nothing starts before it is settled");
+    assert!(!sequencer.landed(&batch));
+    assert!(matches!(sequencer.judge(create("b", "1"), |_| None), Judged::Accepted { .. }));
+}
