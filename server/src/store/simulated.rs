@@ -101,6 +101,7 @@ struct Written {
     owner: Option<String>,
     epoch: i64,
     revision: Revision,
+    compacted: Compacted,
     objects: BTreeMap<Key, Row>,
     changes: Vec<Row>,
     wake_at: Option<i64>,
@@ -275,7 +276,7 @@ impl Tables {
             info: written.info.clone(),
             epoch: written.epoch,
             revision: written.revision,
-            compacted: Compacted::default(),
+            compacted: written.compacted,
             data_key: written.data_key.clone(),
             rows: written.objects.values().cloned().collect(),
         })
@@ -292,6 +293,7 @@ impl Log for Connection {
             owner: None,
             epoch: 0,
             revision: Revision(0),
+            compacted: Compacted::default(),
             objects: BTreeMap::new(),
             changes: Vec::new(),
             wake_at: None,
@@ -385,6 +387,35 @@ impl Log for Connection {
         })
     }
 
+    fn revisions<'a>(
+        &'a self,
+        clusters: &'a [ClusterId],
+    ) -> BoxFuture<'a, Result<Vec<(ClusterId, Revision)>, StoreError>> {
+        Box::pin(async move {
+            let read = self.statement(Statement::Other, || {
+                let tables = self.database.0.tables.lock();
+                clusters.iter().filter_map(|id| Some((id.clone(), tables.clusters.get(id)?.revision))).collect()
+            });
+            read.await.map_err(unavailable)
+        })
+    }
+
+    fn leap<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let leapt = self.statement(Statement::Other, || {
+                let mut tables = self.database.0.tables.lock();
+                let Some(written) = tables.clusters.get_mut(&fence.cluster) else { return false };
+                let held = written.epoch == fence.epoch && written.revision == fence.expected;
+                if held {
+                    written.revision = fence.new;
+                    written.compacted = Compacted { changes: fence.new, events: fence.new };
+                }
+                held
+            });
+            leapt.await.map_err(unavailable)
+        })
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { self.statement(Statement::Ping, || ()).await.map_err(words) })
     }
@@ -394,7 +425,7 @@ impl Log for Connection {
             let replayed = self.statement(Statement::Replay, || {
                 let tables = self.database.0.tables.lock();
                 let written = tables.clusters.get(&replay.cluster)?;
-                Some(Replayed { compacted: Compacted::default(), rows: written.replay(replay) })
+                Some(Replayed { compacted: written.compacted, rows: written.replay(replay) })
             });
             replayed.await.map_err(unavailable)?.ok_or(StoreError::NotFound)
         })
