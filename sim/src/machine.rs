@@ -135,7 +135,9 @@ impl Machine {
         process.serve(self.member(), far);
         let (opener, mut incoming) = Tunnel::start(near, Side::Agent, Config::default());
         self.witness.tell(format!("{}: connected to {}", self.name, process.name));
-        link.set(opener.clone(), Some(IpAddr::from([10, 1, 0, self.number])));
+        // Now and then the machine has got another address since.
+        let moved = u8::from(self.dice.lock().percent(10));
+        link.set(opener.clone(), Some(IpAddr::from([10, 1, moved, self.number])));
         // Nobody asks nodes for logs here.
         while incoming.next().await.is_some() {}
         let why = opener.ended().await;

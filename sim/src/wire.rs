@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
     Flows,
-    /// Everything disappears: a lost route.
+    /// Everything disappears: a lost route. A wire that has lost something never brings anything again in that direction,
+    /// as TCP never brings what comes after a gap: it is for its ends to find out.
     Swallowed,
     /// Nothing moves, and everything arrives once it does again.
     Stalled,
@@ -82,6 +83,7 @@ async fn relay(
 ) {
     let _both = broken.clone().drop_guard();
     let carry = async {
+        let mut lost = false;
         loop {
             if *traffic.borrow_and_update() == Traffic::Stalled {
                 if traffic.changed().await.is_err() {
@@ -94,7 +96,8 @@ async fn relay(
             if traffic.wait_for(|t| *t != Traffic::Stalled).await.is_err() {
                 return;
             }
-            if *traffic.borrow() != Traffic::Swallowed && to.unbounded_send(Ok(message)).is_err() {
+            lost |= *traffic.borrow() == Traffic::Swallowed;
+            if !lost && to.unbounded_send(Ok(message)).is_err() {
                 return;
             }
         }

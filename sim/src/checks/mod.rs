@@ -11,7 +11,7 @@ pub use model::{Model, Step};
 
 use longshore_server::store::ChangeKind;
 use rollout::{
-    never_fewer_available_than_allowed, never_more_pods_than_replicas_plus_surge,
+    never_asks_for_more_than_replicas_plus_surge, never_fewer_available_than_allowed,
     never_more_pods_than_their_replica_set_wants,
 };
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub const SAFETY: &[(&str, Sentence)] = sentences![
     a_deletion_is_never_taken_back,
     nothing_goes_while_finalizers_stand,
     a_deleted_pods_object_stays_until_its_node_confirms,
-    never_more_pods_than_replicas_plus_surge,
+    never_asks_for_more_than_replicas_plus_surge,
     never_more_pods_than_their_replica_set_wants,
     never_fewer_available_than_allowed,
 ];

@@ -79,8 +79,7 @@ impl Ceilings {
         let sets: Vec<_> = model.list(SETS).filter(|set| controller(set) == Some(uid(deployment))).collect();
         // What is adopted is there already.
         let wanted: i64 = sets.iter().map(|set| replicas(set)).sum();
-        let settled = |set: &Value| seen(set) && number(set, "/status/replicas") <= replicas(set);
-        let settled = wanted <= bound && seen(deployment) && sets.iter().all(|set| settled(set));
+        let settled = wanted <= bound && seen(deployment);
         let ceiling = self.deployments.entry(uid(deployment).to_string()).or_default();
         *ceiling = if settled { bound } else { bound.max(*ceiling) };
         if step.entry.kind == ChangeKind::Updated && *step.entry.key.resource == *SETS && adopted(step) {
@@ -107,15 +106,23 @@ fn active(model: &Model, of: impl Fn(&str) -> bool) -> i64 {
     i64::try_from(pods.count()).unwrap_or(i64::MAX)
 }
 
-/// A deployment's pods that are not on their way out are never more than its replicas and its surge.
-pub fn never_more_pods_than_replicas_plus_surge(model: &Model, step: &Step) -> Result<(), String> {
-    let Some((_, set)) = made(step) else { return Ok(()) };
-    let Some(deployment) = model.by_uid(SETS, set).and_then(|set| controller(set)) else { return Ok(()) };
+/// What a deployment's replica sets ask for is never raised above its replicas and its surge.
+///
+/// Pods may be more for a moment: the set that was made smaller and the one that was made larger are looked after one by
+/// one, and who makes pods may be quicker than who deletes them. So it is in Kubernetes, whose Deployments count what their
+/// sets ask for, too. How many pods each set has is the next sentence.
+pub fn never_asks_for_more_than_replicas_plus_surge(model: &Model, step: &Step) -> Result<(), String> {
+    if *step.entry.key.resource != *SETS {
+        return Ok(());
+    }
+    let Some(after) = step.after() else { return Ok(()) };
+    let before = step.before.as_deref().map_or(0, replicas);
+    let Some(deployment) = controller(after).filter(|_| replicas(after) > before) else { return Ok(()) };
     let Some(ceiling) = model.ceilings.deployments.get(deployment) else { return Ok(()) };
-    let sets: Vec<&str> = model.list(SETS).filter(|s| controller(s) == Some(deployment)).map(|set| uid(set)).collect();
-    let pods = active(model, |owner| sets.contains(&owner)) + 1;
-    match pods > *ceiling {
-        true => Err(format!("{} is pod number {pods} of a deployment that may have {ceiling}", step.name())),
+    let others = model.list(SETS).filter(|set| controller(set) == Some(deployment) && uid(set) != uid(after));
+    let asked = others.map(|set| replicas(set)).sum::<i64>() + replicas(after);
+    match asked > *ceiling {
+        true => Err(format!("{} makes it {asked} pods of a deployment that may have {ceiling}", step.name())),
         false => Ok(()),
     }
 }

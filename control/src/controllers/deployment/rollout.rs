@@ -47,7 +47,8 @@ impl Plan<'_> {
         }
         // What doesn't work anyway goes first: it can't cost availability.
         let cleaned = self.drop_unhealthy(&old, spare);
-        let available: i32 = self.sets.iter().map(|s| s.status.available_replicas).sum();
+        // What a set has beyond its size is on its way out: a status that still counts it must not cost another pod.
+        let available: i32 = self.sets.iter().map(|s| s.status.available_replicas.min(s.replicas)).sum();
         let dropped = self.drop_available(&old, available - min_available);
         cleaned + dropped > 0
     }
@@ -108,5 +109,56 @@ impl Plan<'_> {
             let running = |p: crate::view::Item<Pod>| !matches!(p.phase, Phase::Succeeded | Phase::Failed);
             set.status.replicas > 0 || self.view.controlled::<Pod>(&set.meta.uid).any(running)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DeploymentController;
+    use crate::action::{Action, ObjectKey};
+    use crate::controllers::Controller;
+    use crate::projection::Projection;
+    use crate::view::{Change, View};
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    fn template(image: &str) -> Value {
+        json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": image}]}})
+    }
+
+    fn set(name: &str, image: &str, replicas: i64, available: i64) -> (&'static str, Value) {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "d", "controller": true});
+        let tree = json!({
+            "metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": "a"}, "ownerReferences": [owner]},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "a"}}, "template": template(image)},
+            "status": {"replicas": available, "availableReplicas": available},
+        });
+        ("replicasets.apps", tree)
+    }
+
+    /// Found by the simulator: two new pods became available one right after the other; the old set was made smaller for the
+    /// first, and its status, which still counted the pod on its way out, cost another one for the second.
+    #[test]
+    fn what_is_on_its_way_out_counts_as_available_no_more() {
+        let deployment = json!({
+            "metadata": {"name": "d", "namespace": "n", "uid": "d", "generation": 1},
+            "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "a"}}, "template": template("web:2"),
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}}},
+            "status": {"observedGeneration": 1},
+        });
+        let objects = [("deployments.apps", deployment), set("old", "web:1", 2, 3), set("new", "web:2", 4, 3)];
+        let mut view = View::default();
+        for (revision, (resource, tree)) in (1..).zip(objects) {
+            let name = tree["metadata"]["name"].as_str().unwrap();
+            let (key, projection) = (ObjectKey::new(resource, "n", name), Some(Projection::of(resource, &tree)));
+            view.apply(Change { key, revision, projection }, Timestamp::UNIX_EPOCH);
+        }
+        let look =
+            DeploymentController.reconcile(&view, &ObjectKey::new("deployments.apps", "n", "d"), Timestamp::UNIX_EPOCH);
+        let asked = look.actions.iter().find_map(|action| match action {
+            Action::Patch { key, patch, .. } if key.name == "old" => patch["spec"]["replicas"].as_i64(),
+            _ => None,
+        });
+        assert_eq!(asked, Some(1), "four stay: three new ones and an old one");
     }
 }

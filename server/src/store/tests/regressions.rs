@@ -143,7 +143,10 @@ fn what_waits_fails_without_the_batch_whose_outcome_is_open() {
     let batch = sequencer.take().unwrap();
     sequencer.settling(&why);
     sequencer.fail_waiting(&why);
-    assert!(matches!(sequencer.judge(create("a", "2"), |_| None), Judged::Turned(_)), "nothing starts before it is settled");
+    assert!(
+        matches!(sequencer.judge(create("a", "2"), |_| None), Judged::Turned(_)),
+        "nothing starts before it is settled"
+    );
     assert!(!sequencer.landed(&batch));
     assert!(matches!(sequencer.judge(create("b", "1"), |_| None), Judged::Accepted { .. }));
 }
