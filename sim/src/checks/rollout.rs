@@ -173,12 +173,19 @@ impl Past {
     }
 }
 
-/// A rollout takes no available pod away where that leaves fewer than replicas less `maxUnavailable`.
+/// What a replica set was last told that its deployment wants.
+fn told(set: &Value) -> &str {
+    text(set, "/metadata/annotations/deployment.kubernetes.io~1desired-replicas")
+}
+
+/// A rollout takes no available pod away where that leaves fewer than replicas less `maxUnavailable`. A deployment whose size
+/// was changed is another matter: all its sets get their share of the new size (told by their annotation), whatever is
+/// available of them; so it is in Kubernetes.
 pub fn never_fewer_available_than_allowed(model: &Model, step: &Step) -> Result<(), String> {
     let Some((before, after)) = step.update(SETS) else { return Ok(()) };
     let (old, new) = (replicas(before), replicas(after));
     let Some(deployment) = controller(after).and_then(|owner| model.by_uid(DEPLOYMENTS, owner)) else { return Ok(()) };
-    if new >= old || is_terminating(deployment) || !rolls(deployment) {
+    if new >= old || is_terminating(deployment) || !rolls(deployment) || told(before) != told(after) {
         return Ok(());
     }
     let sets = model.list(SETS).filter(|set| controller(set) == Some(uid(deployment)));

@@ -136,29 +136,46 @@ mod tests {
         ("replicasets.apps", tree)
     }
 
-    /// Found by the simulator: two new pods became available one right after the other; the old set was made smaller for the
-    /// first, and its status, which still counted the pod on its way out, cost another one for the second.
-    #[test]
-    fn what_is_on_its_way_out_counts_as_available_no_more() {
+    /// What a look at a Deployment of these asks of its sets: names and sizes.
+    fn asked(strategy: Value, sets: [(&'static str, Value); 2]) -> Vec<(String, i64)> {
         let deployment = json!({
             "metadata": {"name": "d", "namespace": "n", "uid": "d", "generation": 1},
-            "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "a"}}, "template": template("web:2"),
-                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}}},
+            "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "a"}}, "template": template("web:2"), "strategy": strategy},
             "status": {"observedGeneration": 1},
         });
-        let objects = [("deployments.apps", deployment), set("old", "web:1", 2, 3), set("new", "web:2", 4, 3)];
         let mut view = View::default();
-        for (revision, (resource, tree)) in (1..).zip(objects) {
+        for (revision, (resource, tree)) in (1..).zip([("deployments.apps", deployment)].into_iter().chain(sets)) {
             let name = tree["metadata"]["name"].as_str().unwrap();
             let (key, projection) = (ObjectKey::new(resource, "n", name), Some(Projection::of(resource, &tree)));
             view.apply(Change { key, revision, projection }, Timestamp::UNIX_EPOCH);
         }
-        let look =
-            DeploymentController.reconcile(&view, &ObjectKey::new("deployments.apps", "n", "d"), Timestamp::UNIX_EPOCH);
-        let asked = look.actions.iter().find_map(|action| match action {
-            Action::Patch { key, patch, .. } if key.name == "old" => patch["spec"]["replicas"].as_i64(),
+        let key = ObjectKey::new("deployments.apps", "n", "d");
+        let look = DeploymentController.reconcile(&view, &key, Timestamp::UNIX_EPOCH);
+        let sizes = look.actions.iter().filter_map(|action| match action {
+            Action::Patch { key, patch, .. } => Some((key.name.clone(), patch["spec"]["replicas"].as_i64()?)),
             _ => None,
         });
-        assert_eq!(asked, Some(1), "four stay: three new ones and an old one");
+        sizes.collect()
+    }
+
+    /// Found by the simulator: two new pods became available one right after the other; the old set was made smaller for the
+    /// first, and its status, which still counted the pod on its way out, cost another one for the second.
+    #[test]
+    fn what_is_on_its_way_out_counts_as_available_no_more() {
+        let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}});
+        let asked = asked(strategy, [set("old", "web:1", 2, 3), set("new", "web:2", 4, 3)]);
+        assert_eq!(asked, [("old".to_string(), 1)], "four stay: three new ones and an old one");
+    }
+
+    /// Found by the simulator: a Deployment that recreates adopted the sets of one that was rolling, with another size.
+    #[test]
+    fn several_sets_of_a_deployment_that_recreates_go_whatever_their_size_was() {
+        let told = |name, image, replicas| {
+            let (resource, mut tree) = set(name, image, replicas, replicas);
+            tree["metadata"]["annotations"] = json!({"deployment.kubernetes.io/desired-replicas": "3"});
+            (resource, tree)
+        };
+        let asked = asked(json!({"type": "Recreate"}), [told("first", "web:0", 2), told("second", "web:1", 1)]);
+        assert_eq!(asked, [("first".to_string(), 0), ("second".to_string(), 0)]);
     }
 }
