@@ -1,7 +1,9 @@
 # `make` alone lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down build test check fmt lint e2e dev sqlx page images bench bench-short
+SEEDS ?= 100
+FIRST ?= 1
+.PHONY: help up down build test check fmt lint e2e dev sqlx page images bench bench-short sim
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -30,6 +32,9 @@ lint: ## rustfmt and clippy without warnings
 
 e2e: ## only the whole-system tests
 	@scripts/test -p longshore-e2e
+
+sim: ## SEEDS=N worlds of the deterministic simulator, from FIRST= on
+	@. scripts/env && cargo build -q --profile sim -p longshore-sim && nice -n 5 "$$CARGO_TARGET_DIR/sim/longshore-sim" run --seeds $(SEEDS) --first $(FIRST)
 
 dev: ## the server alone, debug build, state in .longshore/dev
 	@scripts/setup run && . scripts/env && cargo run -p longshore-server -- dev --data-dir .longshore/dev

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod gateway;
 pub mod health;
 pub mod metrics;
+mod offload;
 pub mod page;
 pub mod process;
 pub mod resources;

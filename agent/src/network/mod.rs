@@ -361,7 +361,8 @@ impl Network for PodNetwork {
     fn set_range(&self, pod_cidr: &str) {
         match slice(pod_cidr) {
             None => {
-                self.not_ready.send_replace(Some(format!("the node's pod range {pod_cidr:?} is of no use")));
+                let why = Some(format!("the node's pod range {pod_cidr:?} is of no use"));
+                self.not_ready.send_if_modified(|now| std::mem::replace(now, why.clone()) != why);
             }
             wanted => drop(self.slice.send_if_modified(|now| std::mem::replace(now, wanted) != wanted)),
         }

@@ -48,10 +48,11 @@ impl Reporter {
     pub fn new(context: Arc<Context>, link: Link, naming: Naming) -> Self {
         Self {
             api: Api::all(context.client.clone()),
+            // A pretended node is no machine.
+            ids: if context.runtime.is_real() { Ids::read() } else { Ids::default() },
             context,
             link,
             naming,
-            ids: Ids::read(),
             memory: Pressure::default(),
             disk: Pressure::default(),
             runtime: Info::default(),
@@ -162,6 +163,8 @@ impl Reporter {
         let measured = Measured {
             ids: self.ids.clone(),
             cpus: if self.runtime.cpus > 0 { self.runtime.cpus } else { at_once.cpus },
+            // A pretended node has no address of its own before it is connected.
+            address: if real { at_once.address } else { self.link.local_address() },
             memory: if self.runtime.memory > 0 { self.runtime.memory } else { at_once.memory },
             volumes,
             // A pretended node has the pressures of a machine that isn't its own: none.

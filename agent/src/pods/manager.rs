@@ -134,15 +134,17 @@ impl Inherited {
             self.addresses_done = true;
         }
         if self.listed {
+            let mut removed = true;
             for record in records.iter().filter(|r| !entries.contains_key(&r.pod_uid)) {
-                remove_unwanted(context, record).await;
+                removed &= remove_unwanted(context, record).await;
             }
-            self.done = true;
+            self.done = removed;
         }
     }
 }
 
-async fn remove_unwanted(context: &Context, record: &Record) {
+/// Whether nothing of it is left.
+async fn remove_unwanted(context: &Context, record: &Record) -> bool {
     tracing::warn!(pod = record.pod_name, container = record.name, "removing a container of a pod that is no more");
     let removed = async {
         context.runtime.stop(&record.id, Duration::from_secs(2)).await?;
@@ -150,8 +152,11 @@ async fn remove_unwanted(context: &Context, record: &Record) {
     };
     if let Err(error) = removed.await {
         tracing::warn!(%error, "a container of a pod that is no more was not removed");
+        return false;
     }
     if let Err(error) = context.network.detach(&record.pod_uid).await {
         tracing::warn!(%error, "an address of a pod that is no more was not given back");
+        return false;
     }
+    true
 }

@@ -3,12 +3,12 @@
 
 use super::backoff::{Backoff, Held};
 use crate::runtime::{Credentials, ImageRecord, Runtime, RuntimeError};
-use futures::FutureExt;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio_util::task::AbortOnDropHandle;
 
 /// One pull that has come to its end.
@@ -22,7 +22,19 @@ pub struct Pulled {
 struct UnderWay {
     image: String,
     since: Instant,
-    task: AbortOnDropHandle<Result<ImageRecord, String>>,
+    result: oneshot::Receiver<Result<ImageRecord, String>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl UnderWay {
+    /// None while it goes on.
+    fn ended(&mut self) -> Option<Result<ImageRecord, String>> {
+        match self.result.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Closed) => Some(Err("the pull was interrupted".to_owned())),
+            Err(TryRecvError::Empty) => None,
+        }
+    }
 }
 
 /// Dropping it ends the pulls under way.
@@ -47,13 +59,14 @@ impl Pulls {
         wake: &Arc<Notify>,
     ) {
         let (runtime, wake, name) = (runtime.clone(), wake.clone(), image.to_owned());
+        let (told, result) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let result = pull(runtime.as_ref(), &name, credentials).await;
+            // Told before anybody is woken: who looks then finds it.
+            let _ = told.send(pull(runtime.as_ref(), &name, credentials).await);
             wake.notify_one();
-            result
         });
-        let task = AbortOnDropHandle::new(task);
-        self.under_way.insert(container.into(), UnderWay { image: image.into(), since: Instant::now(), task });
+        let (image, since, _task) = (image.into(), Instant::now(), AbortOnDropHandle::new(task));
+        self.under_way.insert(container.into(), UnderWay { image, since, result, _task });
     }
 
     pub fn containers(&self) -> impl Iterator<Item = &String> {
@@ -62,16 +75,16 @@ impl Pulls {
 
     /// What has ended since it was last asked.
     pub fn ended(&mut self, now: Timestamp) -> Vec<Pulled> {
-        let names: Vec<String> =
-            self.under_way.iter().filter(|(_, u)| u.task.is_finished()).map(|(name, _)| name.clone()).collect();
+        let mut done = Vec::new();
+        self.under_way.retain(|container, pull| match pull.ended() {
+            Some(result) => {
+                done.push((container.clone(), pull.image.clone(), pull.since, result));
+                false
+            }
+            None => true,
+        });
         let mut all = Vec::new();
-        for container in names {
-            let Some(UnderWay { image, since, task }) = self.under_way.remove(&container) else { continue };
-            // It has finished: this doesn't wait.
-            let result = match task.now_or_never() {
-                Some(Ok(result)) => result,
-                _ => Err("the pull was interrupted".to_owned()),
-            };
+        for (container, image, since, result) in done {
             match &result {
                 Ok(found) => {
                     self.ready.insert(container.clone(), (image.clone(), found.clone()));
@@ -122,4 +135,22 @@ async fn pull(runtime: &dyn Runtime, image: &str, credentials: Vec<Credentials>)
         [only] => only.clone(),
         all => format!("[{}]", all.join(", ")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::hollow::Hollow;
+
+    /// The end was told a moment before it could be seen: who looked in between waited for a minute.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_is_woken_by_the_end_of_a_pull_finds_it() {
+        let (runtime, wake): (Arc<dyn Runtime>, _) = (Arc::new(Hollow::new(1)), Arc::new(Notify::new()));
+        let mut pulls = Pulls::default();
+        for _ in 0..2000 {
+            pulls.start("c", "web:1", Vec::new(), &runtime, &wake);
+            wake.notified().await;
+            assert_eq!(pulls.ended(Timestamp::UNIX_EPOCH).len(), 1);
+        }
+    }
 }

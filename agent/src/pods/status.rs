@@ -446,7 +446,7 @@ pub fn qos_class(pod: &Pod) -> &'static str {
 
 /// The smallest strategic merge patch from what was acknowledged to what is so now; `None` when nothing changed.
 ///
-/// Lists that merge by key are replaced as a whole where elements may have to go (`podIPs`), and conditions are sent one
+/// Lists that merge by key are replaced as a whole where elements may have to go (`podIPs`, `hostIPs`), and conditions are sent one
 /// by one, so that nobody else's condition is touched.
 pub fn patch(uid: &str, acknowledged: &PodStatus, now: &PodStatus) -> Option<serde_json::Value> {
     let (old, new) = (serde_json::to_value(acknowledged).ok()?, serde_json::to_value(now).ok()?);
@@ -458,7 +458,7 @@ pub fn patch(uid: &str, acknowledged: &PodStatus, now: &PodStatus) -> Option<ser
         }
         let value = match (key.as_str(), new.get(key)) {
             (_, None) => Value::Null,
-            ("podIPs", Some(Value::Array(items))) => {
+            ("podIPs" | "hostIPs", Some(Value::Array(items))) => {
                 let mut list = vec![json!({"$patch": "replace"})];
                 list.extend(items.iter().cloned());
                 Value::Array(list)

@@ -231,7 +231,8 @@ impl Network for HollowNetwork {
     fn set_range(&self, pod_cidr: &str) {
         if let Some(slice) = network::slice(pod_cidr) {
             self.state.lock().0 = Some(slice);
-            self.not_ready.send_replace(None);
+            // The reporter looks again at each change: telling what is no news would keep it looking for ever.
+            self.not_ready.send_if_modified(|why| why.take().is_some());
         }
     }
 
@@ -249,5 +250,20 @@ impl Network for HollowNetwork {
 
     fn connect(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         async { Err(io::ErrorKind::ConnectionRefused.into()) }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_is_known_is_no_news() {
+        let network = HollowNetwork::default();
+        let mut not_ready = network.not_ready();
+        network.set_range("10.244.1.0/24");
+        assert!(not_ready.has_changed().unwrap() && not_ready.borrow_and_update().is_none());
+        network.set_range("10.244.1.0/24");
+        assert!(!not_ready.has_changed().unwrap());
     }
 }

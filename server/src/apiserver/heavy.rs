@@ -24,7 +24,7 @@ impl Heavy {
     ) -> Result<T, Status> {
         let turns = self.turns(cluster);
         let turn = turns.acquire_owned().await.map_err(Status::internal)?;
-        let done = tokio::task::spawn_blocking(move || {
+        let done = crate::offload::run(move || {
             let _turn = turn;
             work()
         });

@@ -1,10 +1,9 @@
 //! `/node/v1/…` from outside: joining, renewing, leaving, and the WebSocket that becomes a tunnel. Whoever is refused is refused
 //! before the upgrade, by a `Status`.
 
-use super::keeper::Keeper;
 use super::proof::{self, Seen};
-use super::session::Session;
-use super::{Gateway, Member, Nodes};
+use super::socket::Socket;
+use super::{Agents, Gateway, Member, Nodes};
 use crate::apiserver::{Api, Context, DeleteOptions, GetOptions};
 use crate::resources::registry;
 use crate::store::Store;
@@ -30,16 +29,14 @@ struct Door {
     api: Api,
     nodes: Arc<dyn Nodes>,
     store: Store,
-    keeper: Keeper,
+    agents: Agents,
     seen: Seen,
-    /// The router of `/clusters/…`.
-    clusters: Router,
 }
 
 /// Everything below `/node/v1`. `clusters` is the router of `/clusters/…`, which serves agents through their tunnels, too.
 pub fn router(gateway: Gateway, api: Api, nodes: Arc<dyn Nodes>, store: Store, clusters: Router) -> Router {
-    let keeper = Keeper::new(store.clone(), gateway.sessions().clone());
-    let door = Door { gateway, api, nodes, store, keeper, seen: Seen::default(), clusters };
+    let agents = Agents::new(gateway.sessions().clone(), nodes.clone(), store.clone(), clusters);
+    let door = Door { gateway, api, nodes, store, agents, seen: Seen::default() };
     Router::new()
         .route(JOIN_PATH, post(join))
         .route(CREDENTIAL_PATH, post(renew).delete(leave))
@@ -112,18 +109,17 @@ async fn open(
         if upgrade.selected_protocol().is_none() {
             return Err(Status::bad_request(format!("the subprotocol must be {TUNNEL_PROTOCOL}")));
         }
-        // A cluster that can't be served here is told now; from the session's start on the keeper looks after it.
+        // A cluster that can't be served here is told now; from the session's start on it is kept loaded.
         door.store.cluster(&member.cluster).await.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok((member, credential, upgrade))
     };
     match admitted.await {
         Ok((member, credential, upgrade)) => {
-            let (nodes, clusters) = (door.nodes.clone(), door.clusters.clone());
-            let session = Session { member, credential, nodes, clusters };
+            let agents = door.agents.clone();
             upgrade
                 .max_message_size(longshore_tunnel::LONGEST_MESSAGE)
                 .max_frame_size(longshore_tunnel::LONGEST_MESSAGE)
-                .on_upgrade(move |socket| session.run(socket, door.gateway.sessions().clone(), door.keeper.clone()))
+                .on_upgrade(move |socket| agents.serve(member, credential, Socket(socket)))
         }
         Err(status) => refusal(status),
     }

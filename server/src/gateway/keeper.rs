@@ -1,7 +1,11 @@
 //! Keeps the clusters of connected nodes loaded: their controllers work for as long as a node is there to be told.
+//!
+//! A cluster that another replica owns is nothing to be kept here: its owner judges nodes by their tunnels, and the ones that
+//! end here would count as silent for as long as they stay up. So they are closed, and the agents find the owner. (While
+//! Postgres is away nobody knows better than before, and tunnels stay.)
 
 use super::Sessions;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use longshore_api::ids::ClusterId;
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -52,6 +56,10 @@ impl Inner {
                         () = alone => continue,
                     }
                 }
+                Err(StoreError::NotOwner { advertise }) => {
+                    tracing::info!(%cluster, "cluster {cluster} is served at {advertise:?}: its nodes are sent away");
+                    self.sessions.close(&cluster);
+                }
                 Err(error) => {
                     tracing::debug!(%cluster, %error, "cluster {cluster} has nodes and can't be loaded: {error}");
                 }
@@ -75,7 +83,9 @@ impl Inner {
 mod tests {
     use super::super::testing::Agent;
     use super::*;
-    use crate::store::{Cluster, NewCluster};
+    use crate::store::simulated::{Committed, Fate, Fortune, Observer, Outcome, SimulatedDatabase, Statement};
+    use crate::store::testing::PlainKinds;
+    use crate::store::{Cluster, MasterKey, NewCluster, StoreOptions};
     use longshore_api::ids::OrganizationId;
 
     /// The cluster, once it is loaded and is not `before`.
@@ -113,5 +123,37 @@ mod tests {
             store.loaded().iter().any(|cluster| Arc::ptr_eq(cluster, &second)),
             "an idle cluster goes in its own time"
         );
+    }
+
+    /// A database where all goes well.
+    struct Well;
+
+    impl Fate for Well {
+        fn befall(&self, _: Statement) -> Fortune {
+            Fortune { there: Duration::ZERO, outcome: Outcome::Done, back: Duration::ZERO }
+        }
+    }
+
+    impl Observer for Well {
+        fn committed(&self, _: &ClusterId, _: &[Committed]) {}
+    }
+
+    async fn replica(database: &SimulatedDatabase) -> Store {
+        let lease = Duration::from_millis(300);
+        let options = StoreOptions { lease, ..StoreOptions::new(Arc::new(PlainKinds)) };
+        database.open(Arc::new(Well), Arc::new(MasterKey::new([7; 32])), options).await.unwrap()
+    }
+
+    /// Found by the simulator: the cluster's owner called a node silent for as long as it stayed with a replica that had lost
+    /// the cluster.
+    #[tokio::test]
+    async fn nodes_of_a_cluster_that_another_replica_owns_are_sent_away() {
+        let database = SimulatedDatabase::new(Arc::new(Well));
+        let (store, other, sessions) = (replica(&database).await, replica(&database).await, Sessions::default());
+        let id = store.create_cluster(NewCluster::new(OrganizationId::new("o-1"), "test")).await.unwrap();
+        let _owned = other.cluster(&id).await.unwrap();
+        let agent = Agent::connect(&sessions, &id, "n1");
+        Keeper::new(store.clone(), sessions.clone()).keep(&id);
+        agent.opener.ended().await;
     }
 }

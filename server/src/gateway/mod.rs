@@ -33,6 +33,7 @@ use longshore_api::Status;
 use longshore_api::ids::{ClusterId, NodeId};
 use longshore_api::node::{Join, Joined, Renewed};
 use longshore_tunnel::{OpenError, Stream};
+pub use session::Agents;
 pub use sessions::{Contact, Sessions};
 use std::sync::Arc;
 

@@ -182,6 +182,13 @@ impl Sessions {
         self.sweep(&mut clusters, cluster);
     }
 
+    /// Closes the tunnels of a cluster's nodes, who are free to come again.
+    pub fn close(&self, cluster: &ClusterId) {
+        let clusters = self.0.lock();
+        let nodes = clusters.get(cluster).into_iter().flat_map(|known| known.nodes.values());
+        nodes.filter_map(|entry| entry.opener.as_ref()).for_each(Opener::close);
+    }
+
     /// Closes all tunnels: for a clean stop of the server.
     pub fn close_all(&self) {
         for opener in self.0.lock().values().flat_map(|c| c.nodes.values()).filter_map(|n| n.opener.as_ref()) {

@@ -23,6 +23,7 @@ mod postgres;
 mod replica;
 mod seal;
 mod sequencer;
+pub mod simulated;
 pub mod testing;
 #[cfg(test)]
 mod tests;

@@ -250,7 +250,7 @@ impl Shared {
             0..READ_AT_ONCE => Cluster::load(loaded, shared)?,
             // Parsing a big cluster takes a while: not on the reactor.
             _ => {
-                let built = tokio::task::spawn_blocking(move || Cluster::load(loaded, shared)).await;
+                let built = crate::offload::run(move || Cluster::load(loaded, shared)).await;
                 built.map_err(|e| StoreError::Damaged(format!("loading cluster {id} failed: {e}")))??
             }
         };
@@ -292,7 +292,16 @@ impl Store {
     /// connections of their own, made with the pool's options.
     pub async fn open(pool: sqlx::PgPool, keys: Arc<dyn KeyRing>, options: StoreOptions) -> Result<Self, StoreError> {
         let log = PostgresLog::open(pool, &options).await?;
-        let shared = Shared::new(Arc::new(log), keys, options, Lease::new());
+        Self::sharing(Arc::new(log), keys, options).await
+    }
+
+    /// On a log that other replicas may share, where this one is known by a lease.
+    pub(super) async fn sharing(
+        log: Arc<dyn Log>,
+        keys: Arc<dyn KeyRing>,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let shared = Shared::new(log, keys, options, Lease::new());
         // Before anything else: reads want a lease, writes want partitions.
         lease::renew(&shared).await;
         shared.log.maintain(shared.clock.now()).await?;
@@ -357,6 +366,15 @@ impl Store {
     /// Whether Postgres answers and the lease holds: readiness.
     pub fn is_ready(&self) -> bool {
         self.0.shared.lease.holds() && !self.0.shared.flusher.is_away()
+    }
+
+    /// The end of a process that is killed: nothing is waited for and nothing is given back. For simulations, where the
+    /// tasks of a dead replica would live on.
+    pub(super) fn abandon(&self) {
+        let shared = &self.0.shared;
+        self.0.tasks.iter().for_each(|task| task.abort());
+        shared.lease.end();
+        shared.let_go_of_all(Ended::Moved);
     }
 
     /// A clean end: what is in flight is waited for, clusters and lease are given back, so that another replica (or this

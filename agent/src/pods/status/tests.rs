@@ -1,6 +1,7 @@
 use super::*;
 use crate::pods::plan::Blocked;
 use crate::pods::world::World;
+use k8s_openapi::api::core::v1::HostIP;
 use serde_json::json;
 
 fn world(policy: &str) -> World {
@@ -219,6 +220,18 @@ fn a_patch_says_only_what_changed() {
     let change = patch("u", &reasoned, &other).unwrap();
     assert_eq!(change["status"]["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.1.0.9"}]));
     assert!(change["status"]["reason"].is_null() && change["status"].get("reason").is_some(), "what is gone is said");
+}
+
+/// Found by the simulator: lists of addresses merge by address, so the old one stayed beside the new one, which is refused.
+#[test]
+fn a_machine_that_has_another_address_says_only_the_new_one() {
+    let mut world = world("Always");
+    world.settle();
+    let before = now(&world);
+    let mut moved = before.clone();
+    moved.host_ips = Some(vec![HostIP { ip: "192.0.2.9".into() }]);
+    let change = patch("u", &before, &moved).unwrap();
+    assert_eq!(change["status"]["hostIPs"], json!([{"$patch": "replace"}, {"ip": "192.0.2.9"}]));
 }
 
 #[test]

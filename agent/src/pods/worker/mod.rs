@@ -227,7 +227,8 @@ impl Worker {
         });
         self.last = status;
         self.context.pods.said(spec::uid(pod), &self.last);
-        let Some(patch) = status::patch(spec::uid(pod), &self.said, &self.last) else {
+        let removed = self.wanted.borrow().removed;
+        let Some(patch) = status::patch(spec::uid(pod), &self.said, &self.last).filter(|_| !removed) else {
             self.unsaid = false;
             return;
         };
@@ -236,8 +237,8 @@ impl Worker {
         let write = api.patch_status(spec::name(pod), &params, &patch);
         let written = match tokio::time::timeout(Duration::from_secs(5), write).await {
             Ok(Ok(written)) => Some(Some(written)),
-            // Another pod has the name by now, or none: there is nobody to tell.
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Some(None),
+            // Gone: there is nobody to tell. (A conflict may pass; where another pod has the name, we hear of it soon.)
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Some(None),
             Ok(Err(e)) => {
                 tracing::debug!(pod = spec::name(pod), error = %e, "a status was not written");
                 None

@@ -47,7 +47,8 @@ impl Plan<'_> {
         }
         // What doesn't work anyway goes first: it can't cost availability.
         let cleaned = self.drop_unhealthy(&old, spare);
-        let available: i32 = self.sets.iter().map(|s| s.status.available_replicas).sum();
+        // What a set has beyond its size is on its way out: a status that still counts it must not cost another pod.
+        let available: i32 = self.sets.iter().map(|s| s.status.available_replicas.min(s.replicas)).sum();
         let dropped = self.drop_available(&old, available - min_available);
         cleaned + dropped > 0
     }
@@ -108,5 +109,73 @@ impl Plan<'_> {
             let running = |p: crate::view::Item<Pod>| !matches!(p.phase, Phase::Succeeded | Phase::Failed);
             set.status.replicas > 0 || self.view.controlled::<Pod>(&set.meta.uid).any(running)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DeploymentController;
+    use crate::action::{Action, ObjectKey};
+    use crate::controllers::Controller;
+    use crate::projection::Projection;
+    use crate::view::{Change, View};
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    fn template(image: &str) -> Value {
+        json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": image}]}})
+    }
+
+    fn set(name: &str, image: &str, replicas: i64, available: i64) -> (&'static str, Value) {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "d", "controller": true});
+        let tree = json!({
+            "metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": "a"}, "ownerReferences": [owner]},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "a"}}, "template": template(image)},
+            "status": {"replicas": available, "availableReplicas": available},
+        });
+        ("replicasets.apps", tree)
+    }
+
+    /// What a look at a Deployment of these asks of its sets: names and sizes.
+    fn asked(strategy: Value, sets: [(&'static str, Value); 2]) -> Vec<(String, i64)> {
+        let deployment = json!({
+            "metadata": {"name": "d", "namespace": "n", "uid": "d", "generation": 1},
+            "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "a"}}, "template": template("web:2"), "strategy": strategy},
+            "status": {"observedGeneration": 1},
+        });
+        let mut view = View::default();
+        for (revision, (resource, tree)) in (1..).zip([("deployments.apps", deployment)].into_iter().chain(sets)) {
+            let name = tree["metadata"]["name"].as_str().unwrap();
+            let (key, projection) = (ObjectKey::new(resource, "n", name), Some(Projection::of(resource, &tree)));
+            view.apply(Change { key, revision, projection }, Timestamp::UNIX_EPOCH);
+        }
+        let key = ObjectKey::new("deployments.apps", "n", "d");
+        let look = DeploymentController.reconcile(&view, &key, Timestamp::UNIX_EPOCH);
+        let sizes = look.actions.iter().filter_map(|action| match action {
+            Action::Patch { key, patch, .. } => Some((key.name.clone(), patch["spec"]["replicas"].as_i64()?)),
+            _ => None,
+        });
+        sizes.collect()
+    }
+
+    /// Found by the simulator: two new pods became available one right after the other; the old set was made smaller for the
+    /// first, and its status, which still counted the pod on its way out, cost another one for the second.
+    #[test]
+    fn what_is_on_its_way_out_counts_as_available_no_more() {
+        let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}});
+        let asked = asked(strategy, [set("old", "web:1", 2, 3), set("new", "web:2", 4, 3)]);
+        assert_eq!(asked, [("old".to_string(), 1)], "four stay: three new ones and an old one");
+    }
+
+    /// Found by the simulator: a Deployment that recreates adopted the sets of one that was rolling, with another size.
+    #[test]
+    fn several_sets_of_a_deployment_that_recreates_go_whatever_their_size_was() {
+        let told = |name, image, replicas| {
+            let (resource, mut tree) = set(name, image, replicas, replicas);
+            tree["metadata"]["annotations"] = json!({"deployment.kubernetes.io/desired-replicas": "3"});
+            (resource, tree)
+        };
+        let asked = asked(json!({"type": "Recreate"}), [told("first", "web:0", 2), told("second", "web:1", 1)]);
+        assert_eq!(asked, [("first".to_string(), 0), ("second".to_string(), 0)]);
     }
 }

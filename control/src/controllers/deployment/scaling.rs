@@ -11,9 +11,14 @@ fn number(set: &Set, annotation: &str) -> Option<i32> {
 }
 
 impl Plan<'_> {
-    /// Whether the Deployment asks for another number than its sets were last told.
+    /// Whether the Deployment asks for another number than its sets were last told. Several sets of one that recreates (it
+    /// rolled before, or adopted them) aren't scaled: they go. Kubernetes stands still there for ever.
     pub fn is_scaling(&self) -> bool {
         let wanted = self.deployment.replicas;
+        let rolls = matches!(self.deployment.strategy, Strategy::RollingUpdate { .. });
+        if !rolls && self.active_or_latest().is_none() {
+            return false;
+        }
         self.sets.iter().any(|s| s.replicas > 0 && number(s, DESIRED).is_some_and(|told| told != wanted))
     }
 
