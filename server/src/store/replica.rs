@@ -50,7 +50,7 @@ pub struct NewCluster {
 impl NewCluster {
     /// With the ranges that most clusters use.
     pub fn new(organization: OrganizationId, name: &str) -> Self {
-        let (service_range, pod_range) = ("10.96.0.0/16".into(), "10.244.0.0/16".into());
+        let (service_range, pod_range) = ("10.96.0.0/16".into(), "10.244.0.0/14".into());
         Self { organization, name: name.into(), service_range, pod_range }
     }
 }
