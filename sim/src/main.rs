@@ -9,10 +9,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A world is a fifth quicker than with the C library's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A world that takes longer than this, in real time, hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
