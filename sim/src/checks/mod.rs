@@ -35,12 +35,17 @@ pub const SAFETY: &[(&str, Sentence)] = sentences![
     never_fewer_available_than_allowed,
 ];
 
-pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+/// As `Value::pointer`, without its escapes: sentences look at every object at every commit.
+fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('/').skip(1).try_fold(object, |value, field| value.get(field))
 }
 
-pub fn number(object: &Value, pointer: &str) -> i64 {
-    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+pub fn text<'a>(object: &'a Value, path: &str) -> &'a str {
+    at(object, path).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub fn number(object: &Value, path: &str) -> i64 {
+    at(object, path).and_then(Value::as_i64).unwrap_or_default()
 }
 
 pub fn uid(object: &Value) -> &str {
@@ -53,7 +58,7 @@ pub fn is_terminating(object: &Value) -> bool {
 
 /// The uid of the owner that controls it.
 pub fn controller(object: &Value) -> Option<&str> {
-    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
+    let owners = at(object, "/metadata/ownerReferences")?.as_array()?;
     owners.iter().find(|o| o["controller"] == true)?["uid"].as_str()
 }
 
@@ -63,7 +68,7 @@ pub fn is_active(pod: &Value) -> bool {
 }
 
 pub fn is_ready(pod: &Value) -> bool {
-    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    let conditions = at(pod, "/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 

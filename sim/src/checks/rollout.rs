@@ -17,7 +17,7 @@ const SETS: &str = "replicasets.apps";
 const DEPLOYMENTS: &str = "deployments.apps";
 
 fn replicas(object: &Value) -> i64 {
-    object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1)
+    object["spec"]["replicas"].as_i64().unwrap_or(1)
 }
 
 /// A number or a percentage of `whole`.
@@ -175,7 +175,7 @@ impl Past {
 
 /// What a replica set was last told that its deployment wants.
 fn told(set: &Value) -> &str {
-    text(set, "/metadata/annotations/deployment.kubernetes.io~1desired-replicas")
+    set["metadata"]["annotations"]["deployment.kubernetes.io/desired-replicas"].as_str().unwrap_or_default()
 }
 
 /// A rollout takes no available pod away where that leaves fewer than replicas less `maxUnavailable`. A deployment whose size
