@@ -174,7 +174,6 @@ impl Reporter {
             runtime_down,
             network_down: self.context.network.not_ready().borrow().clone(),
             images: self.images.clone(),
-            ..at_once
         };
         *self.context.machine.write() = object::machine(&measured);
         measured
