@@ -29,6 +29,7 @@ fn judge(goal: Goal, ours: Option<f64>, ratio: Option<f64>) -> (String, &'static
         Goal::Times { least, aim } => (format!("≥ {least}×{}", aiming(aim)), met(ratio.map(|r| r >= least))),
         Goal::Part { most, aim } => (format!("≤ {most}×{}", aiming(aim)), met(ratio.map(|r| r <= most))),
         Goal::AtMost(most) => (format!("≤ {}", number(most)), met(ours.map(|v| v <= most))),
+        Goal::AtLeast(least) => (format!("≥ {}", number(least)), met(ours.map(|v| v >= least))),
         Goal::None => (String::new(), ""),
     }
 }

@@ -4,11 +4,18 @@
 #[derive(Clone, Copy, Debug)]
 pub enum Goal {
     /// Ours over the peer's: at least so much, and what we aim at.
-    Times { least: f64, aim: Option<f64> },
+    Times {
+        least: f64,
+        aim: Option<f64>,
+    },
     /// The same, where less is better.
-    Part { most: f64, aim: Option<f64> },
+    Part {
+        most: f64,
+        aim: Option<f64>,
+    },
     /// Ours alone.
     AtMost(f64),
+    AtLeast(f64),
     /// Told without a goal.
     None,
 }
@@ -46,10 +53,12 @@ pub const ROWS: &[Row] = &[
     row("idle-memory", "idle server, one cluster: resident memory", "MB", Goal::AtMost(60.0)),
     row("tenant-create", "creating a tenant's cluster, p99", "ms", Goal::AtMost(100.0)),
     row("tenant-wake", "waking a tenant's cluster, p99", "ms", Goal::AtMost(200.0)),
-    row("tenants-busy", "creates by 2,000 tenants, a client each", "/s", Goal::None),
+    row("tenants-busy", "creates by 2,000 tenants, a client each", "/s", Goal::AtLeast(5_000.0)),
     row("tenants-idle-start", "start-up with 10,000 idle tenants", "s", Goal::AtMost(2.0)),
     row("tenants-idle-memory", "… memory they add", "MB", Goal::AtMost(20.0)),
     row("tenants-idle-cpu", "… CPU of the idle server", "%", Goal::None),
+    row("scheduler", "scheduler: spread + anti-affinity, 1,000 nodes", "/s", Goal::AtLeast(2_000.0)),
+    row("scheduler-growth", "… time for twice the nodes over once", "×", Goal::AtMost(2.0)),
     row("deployment-ready", "1,000 replicas on 100 nodes: all Ready", "s", Goal::AtMost(2.0)),
     row("nodes-memory", "1,000 connected nodes: memory they add", "MB", Goal::AtMost(150.0)),
     row("nodes-cpu", "… CPU of the idle server", "%", Goal::AtMost(5.0)),

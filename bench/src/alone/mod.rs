@@ -2,6 +2,7 @@
 
 mod history;
 mod nodes;
+mod scheduler;
 mod tenants;
 
 use crate::figures::{Figures, Measured};
@@ -16,6 +17,10 @@ pub async fn measure(settings: &Settings, figures: &mut Figures) {
     if any(settings, &["idle", "tenant"]) {
         println!("tenants");
         told(tenants::measure(settings, figures).await);
+    }
+    if any(settings, &["scheduler"]) {
+        println!("the scheduler by itself");
+        told(scheduler::measure(figures));
     }
     if any(settings, &["deployment"]) {
         println!("a deployment on hollow nodes");
