@@ -112,6 +112,28 @@ impl Installation {
         self.server.as_ref().expect("the server runs").id()
     }
 
+    /// The server's resident memory, in kB.
+    pub fn server_memory(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.server_pid())).expect("the server lives");
+        let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+    }
+
+    /// The process id of the server's private Postgres, as its own file says it.
+    pub fn postgres_pid(&self) -> Option<String> {
+        let text = fs::read_to_string(self.server_folder().join("postgres/data/postmaster.pid")).ok()?;
+        text.lines().next().map(String::from)
+    }
+
+    /// SIGKILL to Postgres, as a crash; which process it was.
+    pub fn kill_postgres(&self) -> String {
+        let patience = Duration::from_secs(90);
+        let victim = eventually("Postgres runs", patience, || self.postgres_pid().ok_or("no pid".to_string()));
+        let killed = Command::new("kill").args(["-9", &victim]).status().expect("kill runs");
+        assert!(killed.success(), "no process {victim}");
+        victim
+    }
+
     pub fn kubectl(&self) -> Kubectl {
         Kubectl::new(self.server_folder().join("kubeconfig"))
     }

@@ -215,21 +215,7 @@ impl Runtime for Containers {
             let record = {
                 let mut state = self.state.lock();
                 let (id, now) = (Self::id(&mut state, &self.node), Timestamp::now());
-                let record = Record {
-                    id: id.clone(),
-                    pod_uid: spec.pod_uid.clone(),
-                    pod_namespace: spec.pod_namespace.clone(),
-                    pod_name: spec.pod_name.clone(),
-                    name: String::new(),
-                    role: Role::Sandbox,
-                    attempt: spec.attempt,
-                    spec_hash: String::new(),
-                    sandbox: id.clone(),
-                    image: String::new(),
-                    image_id: String::new(),
-                    created_at: now,
-                    state: State::Running { started_at: now, pid: 0 },
-                };
+                let record = Record::of_sandbox(id.clone(), spec, now);
                 state.records.insert(id, record.clone());
                 record
             };
@@ -244,21 +230,7 @@ impl Runtime for Containers {
             self.work(5, 60).await?;
             let mut state = self.state.lock();
             let id = Self::id(&mut state, &self.node);
-            let record = Record {
-                id: id.clone(),
-                pod_uid: spec.pod_uid.clone(),
-                pod_namespace: spec.pod_namespace.clone(),
-                pod_name: spec.pod_name.clone(),
-                name: spec.name.clone(),
-                role: if spec.init { Role::Init } else { Role::App },
-                attempt: spec.attempt,
-                spec_hash: spec.spec_hash.clone(),
-                sandbox: spec.sandbox.clone(),
-                image: spec.image.clone(),
-                image_id: spec.image_id.clone(),
-                created_at: Timestamp::now(),
-                state: State::Created,
-            };
+            let record = Record::of_container(id.clone(), spec, Timestamp::now());
             state.records.insert(id.clone(), record);
             Ok(id)
         }

@@ -71,42 +71,14 @@ impl Runtime for Hollow {
     fn run_sandbox<'a>(&'a self, spec: &'a SandboxSpec) -> Answer<'a, Record> {
         let now = Timestamp::now();
         let id = self.id();
-        let record = Record {
-            id: id.clone(),
-            pod_uid: spec.pod_uid.clone(),
-            pod_namespace: spec.pod_namespace.clone(),
-            pod_name: spec.pod_name.clone(),
-            name: String::new(),
-            role: Role::Sandbox,
-            attempt: spec.attempt,
-            spec_hash: String::new(),
-            sandbox: id.clone(),
-            image: String::new(),
-            image_id: String::new(),
-            created_at: now,
-            state: State::Running { started_at: now, pid: 0 },
-        };
+        let record = Record::of_sandbox(id.clone(), spec, now);
         self.containers.lock().insert(id, record.clone());
         async { Ok(record) }.boxed()
     }
 
     fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String> {
         let id = self.id();
-        let record = Record {
-            id: id.clone(),
-            pod_uid: spec.pod_uid.clone(),
-            pod_namespace: spec.pod_namespace.clone(),
-            pod_name: spec.pod_name.clone(),
-            name: spec.name.clone(),
-            role: if spec.init { Role::Init } else { Role::App },
-            attempt: spec.attempt,
-            spec_hash: spec.spec_hash.clone(),
-            sandbox: spec.sandbox.clone(),
-            image: spec.image.clone(),
-            image_id: spec.image_id.clone(),
-            created_at: Timestamp::now(),
-            state: State::Created,
-        };
+        let record = Record::of_container(id.clone(), spec, Timestamp::now());
         self.containers.lock().insert(id.clone(), record);
         async { Ok(id) }.boxed()
     }

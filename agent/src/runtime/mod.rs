@@ -58,6 +58,46 @@ pub struct Record {
     pub state: State,
 }
 
+impl Record {
+    /// A sandbox that runs from `now` on without a process of its own (a pretended one).
+    pub fn of_sandbox(id: String, spec: &SandboxSpec, now: Timestamp) -> Self {
+        Self {
+            sandbox: id.clone(),
+            id,
+            pod_uid: spec.pod_uid.clone(),
+            pod_namespace: spec.pod_namespace.clone(),
+            pod_name: spec.pod_name.clone(),
+            name: String::new(),
+            role: Role::Sandbox,
+            attempt: spec.attempt,
+            spec_hash: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+            created_at: now,
+            state: State::Running { started_at: now, pid: 0 },
+        }
+    }
+
+    /// A container that was made at `now` and not started yet.
+    pub fn of_container(id: String, spec: &ContainerSpec, now: Timestamp) -> Self {
+        Self {
+            id,
+            pod_uid: spec.pod_uid.clone(),
+            pod_namespace: spec.pod_namespace.clone(),
+            pod_name: spec.pod_name.clone(),
+            name: spec.name.clone(),
+            role: if spec.init { Role::Init } else { Role::App },
+            attempt: spec.attempt,
+            spec_hash: spec.spec_hash.clone(),
+            sandbox: spec.sandbox.clone(),
+            image: spec.image.clone(),
+            image_id: spec.image_id.clone(),
+            created_at: now,
+            state: State::Created,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// Made but never started; left by starting it or by removing it.

@@ -1,7 +1,6 @@
 //! Ten thousand connections at once: each is served, what they cost is bounded, and nobody else notices.
 
 use longshore_e2e::Installation;
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -13,13 +12,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PATH: &str = "/api/v1/namespaces/default/configmaps?watch=1&fieldSelector=metadata.name%3Dnews";
 /// What one may cost: its buffers, its request's task, its watch.
 const KILOBYTES_EACH: u64 = 48;
-
-/// Resident memory of a process, in kB.
-fn memory(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
-    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
-}
 
 /// Opens a watch on a connection of its own.
 fn watch(address: &str, path: &str, token: &str) -> BufReader<TcpStream> {
@@ -51,14 +43,14 @@ fn ten_thousand_watches_on_ten_thousand_connections() {
     let admin = installation.admin();
     let (address, prefix) = admin.cluster_url.trim_start_matches("https://").split_once('/').expect("a path");
     let path = format!("/{prefix}{PATH}");
-    let before = memory(installation.server_pid());
+    let before = installation.server_memory();
     let open = || -> Vec<_> { (0..CONNECTIONS / THREADS).map(|_| watch(address, &path, &admin.token)).collect() };
     let mut watches: Vec<_> = std::thread::scope(|scope| {
         let openers: Vec<_> = (0..THREADS).map(|_| scope.spawn(open)).collect();
         openers.into_iter().flat_map(|opener| opener.join().expect("all are served")).collect()
     });
     assert_eq!(watches.len(), CONNECTIONS);
-    let each = memory(installation.server_pid()).saturating_sub(before) / CONNECTIONS as u64;
+    let each = installation.server_memory().saturating_sub(before) / CONNECTIONS as u64;
     eprintln!("{each} kB a connection and watch");
     assert!(each < KILOBYTES_EACH, "{each} kB a connection and watch");
 

@@ -7,9 +7,7 @@ use longshore_e2e::linearizable::{self, NOT_SENT, Operation, Sent};
 use longshore_e2e::{Installation, eventually};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -224,8 +222,6 @@ fn server_and_postgres_are_killed_in_a_loop_and_nothing_acknowledged_is_lost() {
     let client = Client::new(&installation);
     let first = client.send("GET", PATH, None).body["metadata"]["resourceVersion"].as_str().map(str::parse::<u64>);
     let first = first.and_then(Result::ok).expect("a list has a revision");
-    let postmaster = installation.server_folder().join("postgres/data/postmaster.pid");
-    let postgres = || fs::read_to_string(&postmaster).ok().and_then(|t| t.lines().next().map(String::from));
     let (stop, acknowledged, goal) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let revisions = Revisions::default();
     let clock = Instant::now();
@@ -248,26 +244,23 @@ fn server_and_postgres_are_killed_in_a_loop_and_nothing_acknowledged_is_lost() {
             })
             .collect();
         let watchers: Vec<_> = (0..2).map(|_| scope.spawn(move || follow(client, first, goal, revisions))).collect();
-        for kill in 0..kills() {
+        let progress = || {
             let enough = acknowledged.load(Ordering::Relaxed) + PROGRESS;
             eventually("clients make progress", PATIENCE, || match acknowledged.load(Ordering::Relaxed) {
                 count if count >= enough => Ok(()),
                 count => Err(format!("{count} of {enough} writes")),
             });
+        };
+        for kill in 0..kills() {
+            progress();
             if kill % 2 == 0 {
                 installation.kill_server();
                 installation.start_server();
             } else {
-                let victim = eventually("Postgres runs", PATIENCE, || postgres().ok_or("no pid".to_string()));
-                let killed = Command::new("kill").args(["-9", &victim]).status().expect("kill runs");
-                assert!(killed.success(), "no process {victim}");
+                installation.kill_postgres();
             }
         }
-        let enough = acknowledged.load(Ordering::Relaxed) + PROGRESS;
-        eventually("clients make progress at last", PATIENCE, || match acknowledged.load(Ordering::Relaxed) {
-            count if count >= enough => Ok(()),
-            count => Err(format!("{count} of {enough} writes")),
-        });
+        progress();
         stop.store(true, Ordering::Relaxed);
         let mut histories: HashMap<String, Vec<Operation>> = HashMap::new();
         for writer in writers {

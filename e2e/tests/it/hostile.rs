@@ -2,7 +2,6 @@
 
 use longshore_e2e::curl::Answer;
 use longshore_e2e::{Curl, Installation, eventually};
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -21,13 +20,6 @@ fn refused(answer: &Answer, code: u16, words: &str) {
     assert!(message.contains(words), "{message:?} does not say {words:?}");
 }
 
-/// Resident memory of a process, in MiB.
-fn memory(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
-    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") / 1024
-}
-
 fn nested(open: &[u8], close: &[u8], depth: usize) -> Vec<u8> {
     let mut body = open.repeat(depth);
     body.extend(close.repeat(depth));
@@ -40,7 +32,7 @@ fn bad_requests_get_clear_errors_and_nothing_is_lost() {
     let kubectl = installation.kubectl();
     let curl = installation.curl();
     kubectl.run(&["create", "configmap", "before", "--from-literal=a=b"]);
-    let before = memory(installation.server_pid());
+    let before = installation.server_memory() / 1024;
     let post = |path: &str, kind: &str, body: &[u8]| curl.send("POST", path, kind, Some(body));
 
     // Malformed, in all three encodings.
@@ -108,7 +100,7 @@ fn bad_requests_get_clear_errors_and_nothing_is_lost() {
     let left = kubectl.run(&["get", "configmaps,deployments", "-o", "name"]);
     assert_eq!(left.trim(), "configmap/before\nconfigmap/kube-root-ca.crt", "nothing of all that was stored");
     assert!(!installation.log_of("server.log").contains("panicked"));
-    let after = memory(installation.server_pid());
+    let after = installation.server_memory() / 1024;
     assert!(after < before + 200, "memory grew from {before} to {after} MiB");
 }
 
@@ -154,7 +146,7 @@ fn slow_and_half_closed_connections_hold_up_nobody() {
     let installation = Installation::start();
     let admin = installation.admin();
     let address = admin.url.trim_start_matches("http://").trim_end_matches('/').to_string();
-    let before = memory(installation.server_pid());
+    let before = installation.server_memory() / 1024;
     // A hundred that begin a request and never end it, a hundred that say nothing, a hundred that begin a TLS record.
     let mut slow = Vec::new();
     for start in [&b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "[..], b"", b"\x16\x03\x01\x40\x00"] {
@@ -175,7 +167,7 @@ fn slow_and_half_closed_connections_hold_up_nobody() {
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 200"), "{text}");
 
     installation.kubectl().run(&["create", "configmap", "meanwhile", "--from-literal=a=b"]);
-    let after = memory(installation.server_pid());
+    let after = installation.server_memory() / 1024;
     assert!(after < before + 100, "memory grew from {before} to {after} MiB");
     // Each is ended by the server in the end, those that never speak included.
     for stream in &mut slow {

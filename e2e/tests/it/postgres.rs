@@ -1,8 +1,6 @@
 //! Postgres dies and comes back under load: what was acknowledged is there, what was not got an error.
 
 use longshore_e2e::{Installation, eventually};
-use std::fs;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,8 +11,6 @@ fn postgres_is_killed_while_clients_write_and_nothing_acknowledged_is_lost() {
     let curl = installation.curl();
     let path = "/api/v1/namespaces/default/configmaps";
     let stop = AtomicBool::new(false);
-    let postmaster = installation.server_folder().join("postgres/data/postmaster.pid");
-    let pid = || fs::read_to_string(&postmaster).ok().and_then(|t| t.lines().next().map(String::from));
 
     let (acknowledged, errors) = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
@@ -39,10 +35,8 @@ fn postgres_is_killed_while_clients_write_and_nothing_acknowledged_is_lost() {
             })
             .collect();
         for _ in 0..3 {
-            let victim = eventually("Postgres runs", Duration::from_secs(30), || pid().ok_or("no pid".to_string()));
-            let killed = Command::new("kill").args(["-9", &victim]).status().expect("kill runs");
-            assert!(killed.success(), "no process {victim}");
-            eventually("Postgres runs again", Duration::from_secs(60), || match pid() {
+            let victim = installation.kill_postgres();
+            eventually("Postgres runs again", Duration::from_secs(60), || match installation.postgres_pid() {
                 Some(new) if new != victim => Ok(()),
                 seen => Err(format!("{seen:?}")),
             });

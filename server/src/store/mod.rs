@@ -30,6 +30,7 @@ mod tests;
 mod volatile;
 mod watch;
 mod watcher;
+mod written;
 
 pub use cluster::{Cluster, ClusterInfo, CommitWait, Hold, Newest};
 pub use error::{StoreError, WriteError};

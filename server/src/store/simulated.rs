@@ -5,13 +5,13 @@
 //! to its question and its answer. (`volatile` is a log for one replica that fails on command; the two differ in what they
 //! are for.) Retention is the server's: the log itself forgets nothing, so that everything can be checked at the end.
 
-use super::cluster::ClusterInfo;
 use super::error::StoreError;
 use super::lease::{MARGIN, Renewal};
-use super::log::{Compacted, Fence, Flight, FlushError, Founding, Loaded, Log, Replay, Replayed, Row, Settled};
+use super::log::{Fence, Flight, FlushError, Founding, Loaded, Log, Replay, Replayed, Row, Settled};
 use super::object::{ChangeKind, Key, Revision};
 use super::replica::{Store, StoreOptions};
 use super::seal::KeyRing;
+use super::written::Written;
 use super::{AWAY, clock};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -90,21 +90,10 @@ struct Database {
 #[derive(Default)]
 struct Tables {
     clusters: BTreeMap<ClusterId, Written>,
+    owners: BTreeMap<ClusterId, String>,
     /// Until when each replica's lease is good.
     replicas: BTreeMap<String, (String, i64)>,
     named: u64,
-}
-
-struct Written {
-    info: ClusterInfo,
-    data_key: Vec<u8>,
-    owner: Option<String>,
-    epoch: i64,
-    revision: Revision,
-    compacted: Compacted,
-    objects: BTreeMap<Key, Row>,
-    changes: Vec<Row>,
-    wake_at: Option<i64>,
 }
 
 impl SimulatedDatabase {
@@ -144,8 +133,7 @@ impl SimulatedDatabase {
     /// The replica that owns the cluster, and since which epoch.
     pub fn owner(&self, cluster: &ClusterId) -> Option<(String, i64)> {
         let tables = self.0.tables.lock();
-        let cluster = tables.clusters.get(cluster)?;
-        Some((cluster.owner.clone()?, cluster.epoch))
+        Some((tables.owners.get(cluster)?.clone(), tables.clusters.get(cluster)?.epoch))
     }
 }
 
@@ -206,10 +194,8 @@ impl SimulatedDatabase {
         let mut land = |flight: &Flight| {
             let fence = &flight.fence;
             let Some(written) = tables.clusters.get_mut(&fence.cluster) else { return false };
-            let held = written.epoch == fence.epoch && written.revision == fence.expected;
+            let held = written.land(flight);
             if held {
-                written.revision = fence.new;
-                flight.rows.iter().for_each(|row| written.write(row.clone()));
                 let committed: Vec<Committed> = flight.rows.iter().map(|row| committed(row, me)).collect();
                 self.0.observer.committed(&fence.cluster, &committed);
             }
@@ -228,77 +214,28 @@ fn plain(row: &Row) -> Option<Bytes> {
     (!row.text.sealed).then(|| row.text.bytes.clone())
 }
 
-impl Written {
-    fn write(&mut self, row: Row) {
-        match row.kind {
-            ChangeKind::Deleted => drop(self.objects.remove(&row.key)),
-            ChangeKind::Created | ChangeKind::Updated => drop(self.objects.insert(row.key.clone(), row.clone())),
-        }
-        self.changes.push(row);
-    }
-
-    /// The rows a replay asks for, each with its previous text.
-    fn replay(&self, replay: &Replay) -> Vec<Row> {
-        let begin = self.changes.partition_point(|row| row.revision <= replay.after);
-        let wanted = self.changes[begin..].iter().filter(|row| {
-            row.revision <= replay.until
-                && replay.resource.as_ref().is_none_or(|r| *r == row.key.resource)
-                && replay.namespace.as_ref().is_none_or(|n| *n == row.key.namespace)
-        });
-        let with_previous = wanted.map(|row| {
-            let mut row = row.clone();
-            if row.previous_text.is_none() {
-                let at = row.previous.and_then(|p| self.changes.binary_search_by_key(&p, |r| r.revision).ok());
-                row.previous_text = at.map(|at| self.changes[at].text.clone());
-            }
-            row
-        });
-        with_previous.take(usize::try_from(replay.limit).unwrap_or(usize::MAX)).collect()
-    }
-}
-
 impl Tables {
     /// As `PostgresLog::try_take`. `Err(Ok(left))`: someone else's lease is good for so many milliseconds.
     fn take(&mut self, id: &ClusterId, me: &str) -> Result<Loaded, Result<(String, i64), StoreError>> {
         let written = self.clusters.get_mut(id).ok_or(Err(StoreError::NotFound))?;
-        if let Some(owner) = written.owner.clone().filter(|owner| owner != me)
-            && let Some((advertise, until)) = self.replicas.get(&owner)
+        if let Some(owner) = self.owners.get(id).filter(|owner| *owner != me)
+            && let Some((advertise, until)) = self.replicas.get(owner)
         {
             let left = until - now() + clock::millis(MARGIN);
             if left > 0 {
                 return Err(Ok((advertise.clone(), left)));
             }
-            self.replicas.remove(&owner);
+            self.replicas.remove(owner);
         }
-        written.owner = Some(me.to_string());
-        written.epoch += 1;
-        Ok(Loaded {
-            info: written.info.clone(),
-            epoch: written.epoch,
-            revision: written.revision,
-            compacted: written.compacted,
-            data_key: written.data_key.clone(),
-            rows: written.objects.values().cloned().collect(),
-        })
+        self.owners.insert(id.clone(), me.to_string());
+        Ok(written.take())
     }
 }
 
 impl Log for Connection {
     fn found(&self, founding: Founding) -> BoxFuture<'_, Result<(), StoreError>> {
-        let Founding { info, data_key } = founding;
-        let id = info.id.clone();
-        let written = Written {
-            info,
-            data_key,
-            owner: None,
-            epoch: 0,
-            revision: Revision(0),
-            compacted: Compacted::default(),
-            objects: BTreeMap::new(),
-            changes: Vec::new(),
-            wake_at: None,
-        };
-        self.database.0.tables.lock().clusters.insert(id, written);
+        let id = founding.info.id.clone();
+        self.database.0.tables.lock().clusters.insert(id, Written::new(founding));
         Box::pin(async { Ok(()) })
     }
 
@@ -374,8 +311,9 @@ impl Log for Connection {
             let me = self.me();
             let settled = self.statement(Statement::Settle, || {
                 let mut tables = self.database.0.tables.lock();
-                let mut settle = |fence: &Fence| match tables.clusters.get_mut(&fence.cluster) {
-                    Some(written) if written.owner.as_ref() == Some(&me) => {
+                let Tables { clusters, owners, .. } = &mut *tables;
+                let mut settle = |fence: &Fence| match clusters.get_mut(&fence.cluster) {
+                    Some(written) if owners.get(&fence.cluster) == Some(&me) => {
                         written.epoch += 1;
                         Settled::Ours { epoch: written.epoch, revision: written.revision }
                     }
@@ -404,13 +342,7 @@ impl Log for Connection {
         Box::pin(async move {
             let leapt = self.statement(Statement::Other, || {
                 let mut tables = self.database.0.tables.lock();
-                let Some(written) = tables.clusters.get_mut(&fence.cluster) else { return false };
-                let held = written.epoch == fence.epoch && written.revision == fence.expected;
-                if held {
-                    written.revision = fence.new;
-                    written.compacted = Compacted { changes: fence.new, events: fence.new };
-                }
-                held
+                tables.clusters.get_mut(&fence.cluster).is_some_and(|written| written.leap(fence))
             });
             leapt.await.map_err(unavailable)
         })
@@ -424,8 +356,7 @@ impl Log for Connection {
         Box::pin(async move {
             let replayed = self.statement(Statement::Replay, || {
                 let tables = self.database.0.tables.lock();
-                let written = tables.clusters.get(&replay.cluster)?;
-                Some(Replayed { compacted: written.compacted, rows: written.replay(replay) })
+                Some(tables.clusters.get(&replay.cluster)?.replay(replay))
             });
             replayed.await.map_err(unavailable)?.ok_or(StoreError::NotFound)
         })
@@ -451,12 +382,12 @@ impl Log for Connection {
             let due = self.statement(Statement::Other, || {
                 let tables = self.database.0.tables.lock();
                 let me = self.me();
-                let free = |owner: &Option<String>| {
-                    let Some(owner) = owner else { return true };
+                let free = |id: &ClusterId| {
+                    let Some(owner) = tables.owners.get(id) else { return true };
                     *owner == me || tables.replicas.get(owner).is_none_or(|(_, until)| *until < now)
                 };
                 let due = tables.clusters.iter().filter(|(_, c)| c.wake_at.is_some_and(|at| at <= now));
-                due.filter(|(_, c)| free(&c.owner)).map(|(id, _)| id.clone()).collect()
+                due.filter(|(id, _)| free(id)).map(|(id, _)| id.clone()).collect()
             });
             due.await.map_err(unavailable)
         })
@@ -471,8 +402,7 @@ impl Log for Connection {
             let me = self.me();
             let released = self.statement(Statement::Other, || {
                 let mut tables = self.database.0.tables.lock();
-                let owned = tables.clusters.values_mut().filter(|c| c.owner.as_ref() == Some(&me));
-                owned.for_each(|c| c.owner = None);
+                tables.owners.retain(|_, owner| *owner != me);
                 tables.replicas.remove(&me);
             });
             released.await.map_err(unavailable)

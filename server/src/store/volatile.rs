@@ -1,14 +1,16 @@
 //! A log in memory: pure tests of everything above Postgres run on it. It can be made to fail as Postgres fails.
 
-use super::cluster::ClusterInfo;
 use super::error::StoreError;
 use super::lease::Renewal;
-use super::log::{Compacted, EVENTS, Fence, Flight, FlushError, Founding, Loaded, Log, Replay, Replayed, Row, Settled};
+#[cfg(test)]
+use super::log::Compacted;
+use super::log::{EVENTS, Fence, Flight, FlushError, Founding, Loaded, Log, Replay, Replayed, Row, Settled};
 use super::object::{ChangeKind, Key, Revision};
+use super::written::Written;
 use futures::future::BoxFuture;
 use longshore_api::ids::ClusterId;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 #[derive(Debug, Default)]
 pub(super) struct VolatileLog {
@@ -54,18 +56,6 @@ pub(super) enum Fault {
     Taken,
     /// Another replica takes the clusters just before, and writes to them.
     Overtaken,
-}
-
-#[derive(Debug)]
-struct Written {
-    info: ClusterInfo,
-    data_key: Vec<u8>,
-    epoch: i64,
-    revision: Revision,
-    compacted: Compacted,
-    objects: BTreeMap<Key, Row>,
-    changes: Vec<Row>,
-    wake_at: Option<i64>,
 }
 
 impl VolatileLog {
@@ -116,12 +106,7 @@ impl VolatileLog {
         let mut clusters = self.clusters.lock();
         let mut land = |flight: &Flight| {
             let Some(written) = clusters.get_mut(&flight.fence.cluster) else { return false };
-            let held = written.epoch == flight.fence.epoch && written.revision == flight.fence.expected;
-            if held {
-                written.revision = flight.fence.new;
-                flight.rows.iter().for_each(|row| written.write(row.clone()));
-            }
-            held
+            written.land(flight)
         };
         flights.iter().map(&mut land).collect()
     }
@@ -143,52 +128,12 @@ impl Written {
         let (kind, revision) = (ChangeKind::Created, self.revision);
         self.write(Row { kind, key, revision, at: like.at, text, previous: None, previous_text: None });
     }
-
-    fn write(&mut self, row: Row) {
-        match row.kind {
-            ChangeKind::Deleted => drop(self.objects.remove(&row.key)),
-            _ => drop(self.objects.insert(row.key.clone(), row.clone())),
-        }
-        self.changes.push(row);
-    }
-
-    /// The rows a replay asks for, each with its previous text as far as the log has it.
-    fn replay(&self, replay: &Replay) -> Vec<Row> {
-        let wanted = self.changes.iter().filter(|row| {
-            row.revision > replay.after
-                && row.revision > self.compacted.of(Some(&row.key.resource))
-                && row.revision <= replay.until
-                && replay.resource.as_ref().is_none_or(|r| *r == row.key.resource)
-                && replay.namespace.as_ref().is_none_or(|n| *n == row.key.namespace)
-        });
-        let with_previous = wanted.map(|row| {
-            let mut row = row.clone();
-            if row.previous_text.is_none() {
-                // Found even where it is compacted: rows that would outlive it carry it (`Row::previous_text`).
-                let previous = self.changes.iter().find(|r| Some(r.revision) == row.previous);
-                row.previous_text = previous.map(|r| r.text.clone());
-            }
-            row
-        });
-        with_previous.take(usize::try_from(replay.limit).unwrap_or(usize::MAX)).collect()
-    }
 }
 
 impl Log for VolatileLog {
     fn found(&self, founding: Founding) -> BoxFuture<'_, Result<(), StoreError>> {
-        let Founding { info, data_key } = founding;
-        let id = info.id.clone();
-        let written = Written {
-            info,
-            data_key,
-            epoch: 0,
-            revision: Revision(0),
-            compacted: Compacted::default(),
-            objects: BTreeMap::new(),
-            changes: Vec::new(),
-            wake_at: None,
-        };
-        self.clusters.lock().insert(id, written);
+        let id = founding.info.id.clone();
+        self.clusters.lock().insert(id, Written::new(founding));
         Box::pin(async { Ok(()) })
     }
 
@@ -200,16 +145,7 @@ impl Log for VolatileLog {
     fn take<'a>(&'a self, cluster: &'a ClusterId) -> BoxFuture<'a, Result<Loaded, StoreError>> {
         Box::pin(async move {
             let mut clusters = self.clusters.lock();
-            let written = clusters.get_mut(cluster).ok_or(StoreError::NotFound)?;
-            written.epoch += 1;
-            Ok(Loaded {
-                info: written.info.clone(),
-                epoch: written.epoch,
-                revision: written.revision,
-                compacted: written.compacted,
-                data_key: written.data_key.clone(),
-                rows: written.objects.values().cloned().collect(),
-            })
+            Ok(clusters.get_mut(cluster).ok_or(StoreError::NotFound)?.take())
         })
     }
 
@@ -301,8 +237,7 @@ impl Log for VolatileLog {
                 return Err(StoreError::Unavailable(super::AWAY.into()));
             }
             let clusters = self.clusters.lock();
-            let written = clusters.get(&replay.cluster).ok_or(StoreError::NotFound)?;
-            Ok(Replayed { compacted: written.compacted, rows: written.replay(replay) })
+            Ok(clusters.get(&replay.cluster).ok_or(StoreError::NotFound)?.replay(replay))
         })
     }
 
@@ -347,13 +282,7 @@ impl Log for VolatileLog {
     fn leap<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async move {
             let mut clusters = self.clusters.lock();
-            let Some(written) = clusters.get_mut(&fence.cluster) else { return Ok(false) };
-            let held = written.epoch == fence.epoch && written.revision == fence.expected;
-            if held {
-                written.revision = fence.new;
-                written.compacted = Compacted { changes: fence.new, events: fence.new };
-            }
-            Ok(held)
+            Ok(clusters.get_mut(&fence.cluster).is_some_and(|written| written.leap(fence)))
         })
     }
 
