@@ -22,6 +22,7 @@ use figures::Figures;
 use sides::{Kind, Side};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Errors here are read by people only: whatever fails ends one measurement, and its sentence is printed.
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -85,9 +86,10 @@ fn main() -> ExitCode {
         }
     };
     let done = runtime.block_on(async {
-        match cli.command {
-            Command::Run(settings) => run(settings).await,
-            Command::Null => null::serve().await,
+        // Dropping what runs ends the servers that it has started.
+        tokio::select! {
+            done = execute(cli.command) => done,
+            told = told_to_end() => told.and(Err("ended by a signal".into())),
         }
     });
     match done {
@@ -97,6 +99,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Run(settings) => run(settings).await,
+        Command::Null => null::serve().await,
+    }
+}
+
+async fn told_to_end() -> Result<()> {
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 async fn run(mut settings: Settings) -> Result<()> {
@@ -129,7 +147,7 @@ async fn run(mut settings: Settings) -> Result<()> {
             };
             figures.version(kind.name(), &side.version);
             together::measure(&side, &settings, &mut figures).await;
-            side.stop();
+            drop(side);
         }
     }
     if !settings.short {

@@ -11,6 +11,9 @@ const BEAT: u8 = 1;
 
 /// The longest message that is accepted. Ours are far shorter; this bounds what a broken peer can make us hold.
 pub const LONGEST: usize = 256 * 1024;
+/// What a carrier should read at once. Most of what comes is beats of a few bytes on thousands of links that are idle, and
+/// WebSocket libraries hold this much for each link, and clear it before each read.
+pub const READ_BUFFER: usize = 4 * 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {

@@ -10,7 +10,7 @@ mod link;
 mod pipe;
 mod stream;
 
-pub use frame::LONGEST as LONGEST_MESSAGE;
+pub use frame::{LONGEST as LONGEST_MESSAGE, READ_BUFFER};
 pub use link::{Config, Ended, Incoming, OpenError, Opener, Side, Tunnel};
 pub use stream::Stream;
 

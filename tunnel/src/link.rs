@@ -30,9 +30,20 @@ pub enum Side {
     Server,
 }
 
+impl Side {
+    /// How long this end is quiet before it sends a beat by itself.
+    fn pace(self, config: &Config) -> Duration {
+        match self {
+            Self::Agent => config.beat,
+            Self::Server => config.beat * 3 / 2,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How often a beat is sent.
+    /// How often an agent sends a beat. The server's follow on them, so that each end wakes once; alone it sends them half
+    /// as far again apart.
     pub beat: Duration,
     /// How long without a sign of life until the link is given up. A cut is noticed within this and one beat.
     pub silence: Duration,
@@ -45,11 +56,12 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 2.5 s and 11 s: a dead link is noticed by both ends within 14 s, and four lost beats in a row are forgiven.
+    /// 5 s and 15 s: a dead link is noticed by both ends within 20 s, and a stall of ten is forgiven. Beats are all that an idle
+    /// node costs, so there are no more of them than that takes.
     fn default() -> Self {
         Self {
-            beat: Duration::from_millis(2500),
-            silence: Duration::from_secs(11),
+            beat: Duration::from_secs(5),
+            silence: Duration::from_secs(15),
             goodbye: Duration::from_secs(2),
             streams: 1024,
             patience: Duration::from_secs(5),
@@ -120,12 +132,13 @@ impl Tunnel {
             Side::Agent => yamux::Mode::Client,
             Side::Server => yamux::Mode::Server,
         };
-        let mut beat = tokio::time::interval(config.beat);
+        let mut beat = tokio::time::interval(side.pace(&config));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let driver = Driver {
             messages,
             multiplexer: Some(yamux::Connection::new(socket, multiplexer_config(&config), mode)),
             pipe,
+            side,
             shared: shared.clone(),
             places: Arc::new(Semaphore::new(config.streams)),
             asked,
@@ -243,6 +256,7 @@ struct Driver<M> {
     /// None once the end has begun: dropping it fails all streams.
     multiplexer: Option<yamux::Connection<Socket>>,
     pipe: Pipe,
+    side: Side,
     shared: Arc<Shared>,
     /// For streams that the other end opens.
     places: Arc<Semaphore>,
@@ -344,6 +358,10 @@ impl<M: Messages> Driver<M> {
                         self.last_heard = self.last_received;
                     }
                     self.shared.contact.send_replace(self.last_received);
+                    if self.side == Side::Server {
+                        self.beat_due = true;
+                        self.beat.reset();
+                    }
                 }
             }
         }

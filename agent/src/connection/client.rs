@@ -1,19 +1,29 @@
 //! The cluster's Kubernetes API over the tunnel: a service for [`kube::Client`].
 //!
-//! Each request is a stream of its own. While the tunnel is down requests fail at once: nobody who heals pods may hang on
-//! a server that is away. When it ends, so do all answers, watches among them.
+//! Requests have streams of the tunnel to themselves while they last; a stream whose answer was read to its end serves the
+//! next one. While the tunnel is down requests fail at once: nobody who heals pods may hang on a server that is away. When
+//! it ends, so do all answers, watches among them.
 
 use super::Link;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri};
+use http::{Request, Response, Uri};
 use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::client::Body;
 use longshore_api::ids::ClusterId;
-use longshore_tunnel::OpenError;
+use longshore_tunnel::{OpenError, Stream};
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Streams that wait for another request: some pods start at once, and are soon done with it. Each costs the server 20 kB.
+const IDLE: usize = 2;
+const IDLE_FOR: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
@@ -22,13 +32,14 @@ pub enum RequestError {
     #[error("the server is not connected: {0}")]
     Open(#[from] OpenError),
     #[error("{0}")]
-    Http(#[from] hyper::Error),
+    Http(#[from] legacy::Error),
     #[error("{0}")]
     Path(#[from] http::Error),
 }
 
 #[derive(Clone)]
 struct OverTunnel {
+    streams: Client<Connector, Body>,
     link: Link,
     /// `/clusters/ID`
     base: String,
@@ -36,7 +47,12 @@ struct OverTunnel {
 
 /// A client of the API of `cluster`; what it may do is decided by the node that the tunnel belongs to.
 pub fn client(link: &Link, cluster: &ClusterId) -> kube::Client {
-    kube::Client::new(OverTunnel { link: link.clone(), base: format!("/clusters/{cluster}") }, "default")
+    let streams = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_FOR)
+        .pool_max_idle_per_host(IDLE)
+        .build(Connector(link.clone()));
+    kube::Client::new(OverTunnel { streams, link: link.clone(), base: format!("/clusters/{cluster}") }, "default")
 }
 
 impl tower::Service<Request<Body>> for OverTunnel {
@@ -51,14 +67,65 @@ impl tower::Service<Request<Body>> for OverTunnel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let this = self.clone();
         async move {
-            let opener = this.link.opener().ok_or(RequestError::Disconnected)?;
+            if !this.link.is_up() {
+                return Err(RequestError::Disconnected);
+            }
             let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-            *request.uri_mut() = Uri::builder().path_and_query(format!("{}{path}", this.base)).build()?;
-            // HTTP/1.1 demands one; the tunnel has one server.
-            request.headers_mut().insert(HOST, HeaderValue::from_static("longshore"));
-            let stream = opener.open().await?;
-            Ok(longshore_tunnel::http::send(stream, request).await?)
+            // HTTP demands a host; the tunnel has one server.
+            let uri = Uri::builder().scheme("http").authority("longshore");
+            *request.uri_mut() = uri.path_and_query(format!("{}{path}", this.base)).build()?;
+            Ok(this.streams.request(request).await?)
         }
         .boxed()
+    }
+}
+
+/// Opens streams of the tunnel that stands.
+#[derive(Clone)]
+struct Connector(Link);
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Pooled>;
+    type Error = RequestError;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let link = self.0.clone();
+        async move {
+            let opener = link.opener().ok_or(RequestError::Disconnected)?;
+            Ok(TokioIo::new(Pooled(opener.open().await?)))
+        }
+        .boxed()
+    }
+}
+
+/// A stream of the tunnel as the client's pool wants it.
+struct Pooled(Stream);
+
+impl Connection for Pooled {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Pooled {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Pooled {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Response, header};
+use longshore_tunnel::{LONGEST_MESSAGE, READ_BUFFER};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,9 +13,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
-
-/// The tunnel's own bound for a message.
-const LONGEST: usize = 256 * 1024;
 
 pub struct Carrier(WebSocketStream<TlsStream<TcpStream>>);
 
@@ -35,7 +33,10 @@ pub async fn open(
     let mut request = url.into_client_request().map_err(failed)?;
     request.headers_mut().extend(headers);
     request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    let config = WebSocketConfig::default().max_message_size(Some(LONGEST)).max_frame_size(Some(LONGEST));
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .max_message_size(Some(LONGEST_MESSAGE))
+        .max_frame_size(Some(LONGEST_MESSAGE));
     match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(Carrier(socket)),
         Err(Error::Http(response)) => Err(OpenError::Answered(*response)),

@@ -9,6 +9,7 @@ pub use longshore::Installation;
 use crate::client::Target;
 use crate::processes::Groups;
 use crate::{Result, Settings};
+use std::any::Any;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,47 +30,35 @@ impl Kind {
     }
 }
 
-/// A side that runs.
+/// A side that runs; dropping it ends it.
 pub struct Side {
     pub kind: Kind,
     pub version: String,
     pub target: Target,
     pub processes: Groups,
-    running: Running,
-}
-
-enum Running {
-    Longshore(Installation),
-    Peer(peer::Peer),
-    Null(null::Null),
+    _running: Box<dyn Any + Send>,
 }
 
 impl Side {
     pub async fn start(kind: Kind, settings: &Settings) -> Result<Self> {
-        let (version, target, processes, running) = match kind {
+        Ok(match kind {
             Kind::Longshore => {
                 let new = Installation::start(&settings.data).await?;
-                (new.version.clone(), new.target()?, new.processes(), Running::Longshore(new))
+                let (version, target, processes) = (new.version.clone(), new.target()?, new.processes());
+                Self { kind, version, target, processes, _running: Box::new(new) }
             }
             Kind::Peer => {
                 let folder = settings.peer_dir.as_ref().ok_or("no PEER_DIR")?;
                 let new = peer::Peer::start(folder, &settings.data).await?;
-                (new.version.clone(), new.target.clone(), new.processes.clone(), Running::Peer(new))
+                let (version, target, processes) = (new.version.clone(), new.target.clone(), new.processes.clone());
+                Self { kind, version, target, processes, _running: Box::new(new) }
             }
             Kind::Null => {
                 let new = null::Null::start()?;
-                ("canned answers over TLS".into(), new.target.clone(), new.processes(), Running::Null(new))
+                let (version, target) = ("canned answers over TLS".into(), new.target.clone());
+                Self { kind, version, target, processes: new.processes(), _running: Box::new(new) }
             }
-        };
-        Ok(Self { kind, version, target, processes, running })
-    }
-
-    pub fn stop(self) {
-        match self.running {
-            Running::Longshore(installation) => installation.stop(),
-            Running::Peer(peer) => peer.stop(),
-            Running::Null(null) => null.stop(),
-        }
+        })
     }
 }
 

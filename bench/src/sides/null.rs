@@ -25,8 +25,10 @@ impl Null {
     pub fn processes(&self) -> Groups {
         Groups(vec![("server".into(), vec![self.child.id()])])
     }
+}
 
-    pub fn stop(mut self) {
+impl Drop for Null {
+    fn drop(&mut self) {
         end(&mut self.child);
     }
 }

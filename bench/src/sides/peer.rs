@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub struct Peer {
-    folder: TempDir,
+    _folder: TempDir,
     pub version: String,
     pub target: Target,
     pub processes: Groups,
@@ -24,18 +24,17 @@ impl Peer {
         let folder_path = folder.path().canonicalize()?;
         let mut command = Command::new("bench/peer-up");
         let started = command.arg(binaries).arg(&folder_path).stdin(Stdio::null()).stdout(Stdio::null()).status()?;
-        let pids = std::fs::read_to_string(folder.path().join("pids")).unwrap_or_default();
+        let pids = std::fs::read_to_string(folder_path.join("pids")).unwrap_or_default();
         let processes = pids.lines().filter_map(|line| line.split_once(' '));
         let processes = processes.filter_map(|(name, pid)| Some((name.to_string(), vec![pid.parse().ok()?])));
-        let address = std::fs::read_to_string(folder.path().join("address")).unwrap_or_default();
+        let address = std::fs::read_to_string(folder_path.join("address")).unwrap_or_default();
         let mut new = Self {
-            folder,
+            _folder: folder,
             version: String::new(),
             target: Target::new(address.trim().parse()?, "", "bench")?,
             processes: Groups(processes.collect()),
         };
         if !started.success() {
-            new.stop();
             return Err(format!("bench/peer-up: {started}").into());
         }
         new.version = new.find_version(binaries).await?;
@@ -54,9 +53,11 @@ impl Peer {
         let etcd = etcd.lines().next().unwrap_or_default().replace("etcd Version:", "etcd");
         Ok(format!("kube-apiserver, kube-scheduler, kube-controller-manager {kubernetes}; {etcd}"))
     }
+}
 
+impl Drop for Peer {
     /// Last started, first ended: nobody logs that another one is gone.
-    pub fn stop(self) {
+    fn drop(&mut self) {
         for number in self.processes.0.iter().rev().flat_map(|(_, pids)| pids) {
             let pid = Pid::from_raw(*number as i32);
             let begun = Instant::now();
@@ -69,6 +70,5 @@ impl Peer {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
-        drop(self.folder);
     }
 }

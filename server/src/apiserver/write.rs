@@ -13,7 +13,7 @@ use crate::resources::{self, Resource};
 use crate::store::{Key, Object, Revision, Write, WriteError};
 use longshore_api::Status;
 use longshore_api::field;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// How often a write is judged anew. In-flight writes are part of what it is judged against, so more than a few rounds
@@ -218,7 +218,7 @@ impl Api {
                     Part::Scale => super::scale::read(resource, old)?,
                     _ => api::from_storage(resource, old.clone()),
                 };
-                let patched = patch::apply(patch.kind, &current, patch.body, &target, options.field_validation)?;
+                let patched = patch::apply(patch.kind, current, patch.body, &target, options.field_validation)?;
                 let body = match part {
                     Part::Scale => patched.tree,
                     _ => api::to_storage(resource, patched.tree),
@@ -246,7 +246,7 @@ impl Api {
         let kind = api::stored(resource);
         let mut new = match part {
             Part::Main => body,
-            Part::Status => with_status(kind, old, &body),
+            Part::Status => with_status(kind, old, body),
             Part::Finalize => with_part(old, &body, &["spec", "finalizers"]),
             Part::Scale => super::scale::written(resource, old, &body)?,
         };
@@ -463,15 +463,25 @@ fn with_part(old: &Value, body: &Value, path: &[&str]) -> Value {
 
 /// A status as it was written, and what may be written with it: annotations (a Deployment's revision is one) and, except
 /// for Deployments, labels. A body that leaves them out leaves them as they are.
-fn with_status(kind: &Resource, old: &Value, body: &Value) -> Value {
-    let mut new = with_part(old, body, &["status"]);
+fn with_status(kind: &Resource, old: &Value, mut body: Value) -> Value {
+    let mut metadata = old["metadata"].clone();
     let fields: &[&str] = if kind.plural == "deployments" { &["annotations"] } else { &["annotations", "labels"] };
     for field in fields {
-        if let Some(value) = body["metadata"].get(field).filter(|value| !value.is_null()) {
-            metadata::of(&mut new).insert((*field).into(), value.clone());
+        if let Some(value) = body["metadata"].get_mut(*field).map(Value::take).filter(|value| !value.is_null()) {
+            metadata[*field] = value;
         }
     }
-    new
+    let empty = Map::new();
+    let (Value::Object(mut new), old) = (body, old.as_object().unwrap_or(&empty)) else { return Value::Null };
+    new.retain(|field, value| field == "status" && !value.is_null() || old.contains_key(field));
+    // The rest is as it was, which a patch of the status says, too: only what differs is copied.
+    for (field, was) in old.iter().filter(|(field, _)| !matches!(field.as_str(), "status" | "metadata")) {
+        if new.get(field) != Some(was) {
+            new.insert(field.clone(), was.clone());
+        }
+    }
+    new.insert("metadata".into(), metadata);
+    new.into()
 }
 
 /// Whether nothing holds a deleted object back any more: no finalizers, no grace period to wait for.

@@ -126,11 +126,12 @@ pub(super) fn recorder(api: Api, cluster: Arc<Cluster>) -> (Recorder, impl Futur
     let (send, mut receive) = mpsc::channel(QUEUE);
     let write = async move {
         let mut memory = Memory::default();
-        let mut batch = Vec::with_capacity(AT_ONCE);
+        // As large as what came at once: thousands of clusters have a recorder each, and most have nothing to say.
+        let mut batch = Vec::new();
         while receive.recv_many(&mut batch, AT_ONCE).await > 0 {
             let now = Timestamp::now();
             let mut folded: BTreeMap<Sameness, i64> = BTreeMap::new();
-            for event in batch.drain(..) {
+            for event in std::mem::take(&mut batch) {
                 let Event { about, uid, kind, reason, message, component } = event;
                 *folded.entry(Sameness { about, uid, kind, reason, message, component }).or_default() += 1;
             }

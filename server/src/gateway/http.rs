@@ -117,6 +117,7 @@ async fn open(
         Ok((member, credential, upgrade)) => {
             let agents = door.agents.clone();
             upgrade
+                .read_buffer_size(longshore_tunnel::READ_BUFFER)
                 .max_message_size(longshore_tunnel::LONGEST_MESSAGE)
                 .max_frame_size(longshore_tunnel::LONGEST_MESSAGE)
                 .on_upgrade(move |socket| agents.serve(member, credential, Socket(socket)))

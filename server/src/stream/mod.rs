@@ -29,6 +29,8 @@ use tokio::time::{Instant, timeout};
 
 /// Frames that wait for the socket. A frame is at most a page of a list.
 const QUEUE: usize = 32;
+/// Read at once: what a page says is short, and a library holds this much for each open page.
+const READ_BUFFER: usize = 4 * 1024;
 /// A socket that takes nothing for so long is dead.
 const SEND_WITHIN: Duration = Duration::from_secs(30);
 
@@ -72,9 +74,11 @@ async fn open(
         (None, None) => Err(Status::unauthorized()),
     };
     match caller {
-        Ok(caller) => upgrade.max_message_size(MAX_CLIENT_FRAME).on_upgrade(move |socket| {
-            serve(socket, Source { accounts: streams.accounts.clone(), api: streams.api.clone(), caller })
-        }),
+        Ok(caller) => {
+            upgrade.read_buffer_size(READ_BUFFER).max_message_size(MAX_CLIENT_FRAME).on_upgrade(move |socket| {
+                serve(socket, Source { accounts: streams.accounts.clone(), api: streams.api.clone(), caller })
+            })
+        }
         Err(status) => crate::accounts::http::Failure(status).into_response(),
     }
 }

@@ -4,6 +4,7 @@
 //! the status read it.
 
 mod look;
+mod say;
 mod services;
 mod start;
 mod stop;
@@ -13,14 +14,14 @@ use super::admission::{self, Refusal};
 use super::network::NetworkError;
 use super::plan::{self, Ending, Input, Memory, Plan, Step};
 use super::pulls::Pulls;
-use super::{desired, environment, spec, status};
+use super::{desired, environment, spec};
 use crate::node::context::Context;
 use crate::probes::Probes;
 use crate::probes::check::Target;
 use crate::runtime::{Record, SandboxSpec};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Preconditions};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use tokio::sync::{Notify, watch};
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// Looked at this often even when nothing is said: a deadline, a lost event.
 const IDLE: Duration = Duration::from_secs(60);
+/// A glance: less than anyone would see.
+const GLANCE: Duration = Duration::from_millis(20);
 /// Until a status is said again that the server didn't take.
 const UNSAID: Duration = Duration::from_secs(3);
 
@@ -115,30 +118,25 @@ impl Worker {
             let input = Input { pod: &pod, records: &records, health: &health, memory: &self.memory, ending, now };
             let plan = plan::plan(&input);
             self.tell_back_off(&pod, &plan);
-            self.say(&pod, &records, &plan, ending, now).await;
-            if plan.finished && (removed || pod.metadata.deletion_timestamp.is_some()) {
+            let word = self.word(&pod, &records, &plan, ending, now);
+            let leaves = plan.finished && (removed || pod.metadata.deletion_timestamp.is_some());
+            if !leaves && !plan.steps.is_empty() {
+                self.act_and_say(&pod, &records, plan.steps, word).await;
+                continue;
+            }
+            if let Some(word) = word {
+                let answered = word.say().await;
+                self.told(answered);
+            }
+            if leaves {
                 if self.bury(&pod, &records, removed).await {
                     return;
                 }
                 self.pause(Some(Duration::from_secs(2))).await;
-            } else if plan.steps.is_empty() {
+            } else {
                 let due = plan.wake_at.into_iter().chain(self.volumes.due()).min();
                 let until = due.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
                 self.pause(until).await;
-            } else {
-                self.act(&pod, &records, plan.steps).await;
-            }
-        }
-    }
-
-    /// Compares what the server has with what was said, unless it is older than our own last word.
-    fn hear(&mut self, pod: &Pod) {
-        let version = version(pod);
-        if let Some(status) = pod.status.as_ref().filter(|_| version > self.heard) {
-            self.heard = version;
-            status::overruled(&mut self.last, status);
-            if status::overruled(&mut self.said, status) {
-                self.wake.notify_one();
             }
         }
     }
@@ -206,53 +204,6 @@ impl Worker {
         self.held_back.clone_from(&plan.crash_loops);
     }
 
-    async fn say(&mut self, pod: &Pod, records: &[Record], plan: &Plan, ending: Option<Ending>, now: Timestamp) {
-        let hosts = self.context.machine.read().addresses.clone();
-        let health = self.probes.health();
-        let status = status::status(&status::Input {
-            pod,
-            last: &self.last,
-            records,
-            health: &health,
-            memory: &self.memory,
-            crash_loops: &plan.crash_loops,
-            messages: &self.findings.messages,
-            image_ids: &self.findings.image_ids,
-            ips: &self.ips,
-            host_ips: &hosts,
-            ending,
-            refusal: self.refusal.as_ref().filter(|_| ending == Some(Ending::Refused)),
-            finished: plan.finished,
-            now,
-        });
-        self.last = status;
-        self.context.pods.said(spec::uid(pod), &self.last);
-        let removed = self.wanted.borrow().removed;
-        let Some(patch) = status::patch(spec::uid(pod), &self.said, &self.last).filter(|_| !removed) else {
-            self.unsaid = false;
-            return;
-        };
-        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), spec::namespace(pod));
-        let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
-        let write = api.patch_status(spec::name(pod), &params, &patch);
-        let written = match tokio::time::timeout(Duration::from_secs(5), write).await {
-            Ok(Ok(written)) => Some(Some(written)),
-            // Gone: there is nobody to tell. (A conflict may pass; where another pod has the name, we hear of it soon.)
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Some(None),
-            Ok(Err(e)) => {
-                tracing::debug!(pod = spec::name(pod), error = %e, "a status was not written");
-                None
-            }
-            Err(_) => None,
-        };
-        self.unsaid = written.is_none();
-        if let Some(written) = written {
-            self.said = self.last.clone();
-            // What others wrote before it is in there, too.
-            written.iter().for_each(|pod| self.hear(pod));
-        }
-    }
-
     /// Removes what is left and confirms the deletion; true when the pod is gone for good.
     async fn bury(&mut self, pod: &Pod, records: &[Record], removed: bool) -> bool {
         for record in records {
@@ -286,6 +237,24 @@ impl Worker {
         let _ = std::fs::remove_file(desired::pod_file(&self.context.data_dir, uid));
         self.context.pods.gone(uid);
         true
+    }
+
+    /// Nothing waits for the server to have heard of it; what is done at a glance is said together with what came of it.
+    async fn act_and_say(&mut self, pod: &Arc<Pod>, records: &[Record], steps: Vec<Step>, word: Option<say::Word>) {
+        let answered = {
+            let mut acting = std::pin::pin!(self.act(pod, records, steps));
+            match (tokio::time::timeout(GLANCE, &mut acting).await, word) {
+                (Ok(()), _) => None,
+                (Err(_), None) => {
+                    acting.await;
+                    None
+                }
+                (Err(_), Some(word)) => Some(futures::join!(word.say(), acting).0),
+            }
+        };
+        if let Some(answered) = answered {
+            self.told(answered);
+        }
     }
 
     async fn act(&mut self, pod: &Arc<Pod>, records: &[Record], steps: Vec<Step>) {
@@ -410,9 +379,4 @@ impl Worker {
         self.memory.sandbox_retry_at = None;
         Ok(())
     }
-}
-
-/// Resource versions are ordered numbers.
-fn version(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }

@@ -86,6 +86,9 @@ fn manage(view: &View, set: &Item<ReplicaSet>, record: &Record, active: &[Item<P
         return (0..count).map(|_| create(set, record, pod.clone())).collect();
     }
     let surplus = (active.len() - wanted).min(BURST);
+    if surplus == 0 {
+        return Vec::new();
+    }
     let doomed = rank::first_to_go(active.to_vec(), &related(view, set), surplus, now);
     doomed.into_iter().map(|pod| delete(record, &pod)).collect()
 }

@@ -18,7 +18,7 @@ const MAP: Target<'static> =
 #[track_caller]
 fn case(target: Target<'_>, there: Value, patch: Value, pointer: &str, expected: Value) {
     let there = decode::tree(&there, &target, Strict).expect("it is valid").tree;
-    let patched = apply(PatchKind::Strategic, &there, patch.to_string().as_bytes(), &target, Strict);
+    let patched = apply(PatchKind::Strategic, there.clone(), patch.to_string().as_bytes(), &target, Strict);
     let tree = patched.unwrap_or_else(|status| panic!("{patch}: {}", status.message)).tree;
     assert_eq!(tree.pointer(pointer).cloned().unwrap_or_default(), expected, "{patch} on {there}");
 }
@@ -26,7 +26,7 @@ fn case(target: Target<'_>, there: Value, patch: Value, pointer: &str, expected:
 #[track_caller]
 fn refused(target: Target<'_>, there: Value, patch: Value, words: &str) {
     let there = decode::tree(&there, &target, Strict).expect("it is valid").tree;
-    let error = apply(PatchKind::Strategic, &there, patch.to_string().as_bytes(), &target, Strict).unwrap_err();
+    let error = apply(PatchKind::Strategic, there.clone(), patch.to_string().as_bytes(), &target, Strict).unwrap_err();
     assert!(error.message.contains(words), "{patch}: {}", error.message);
 }
 
@@ -91,7 +91,8 @@ fn conditions_and_owners_merge_too() {
         "addresses": [{"type": "Hostname", "address": "n"}]}});
     let changed = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown", "reason": null}]}});
     let tree = decode::tree(&there, &NODE, Strict).unwrap().tree;
-    let patched = apply(PatchKind::Strategic, &tree, changed.to_string().as_bytes(), &NODE, Strict).unwrap().tree;
+    let patched =
+        apply(PatchKind::Strategic, tree.clone(), changed.to_string().as_bytes(), &NODE, Strict).unwrap().tree;
     let ready = &patched["status"]["conditions"][0];
     assert_eq!((&ready["status"], ready.get("reason")), (&json!("Unknown"), None));
     assert_eq!(patched["status"]["conditions"][1], tree["status"]["conditions"][1]);

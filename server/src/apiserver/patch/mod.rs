@@ -18,7 +18,8 @@ mod tests;
 use super::FieldValidation;
 use super::decode::{self, Decoded, Target, any};
 use longshore_api::{Status, field};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// How a patch's body is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl PatchKind {
 /// no such patch, 413 for too many operations, 422 for one that can't be applied or whose outcome doesn't fit the type.
 pub fn apply(
     kind: PatchKind,
-    current: &Value,
+    current: Value,
     body: &[u8],
     target: &Target<'_>,
     validation: FieldValidation,
@@ -66,34 +67,63 @@ pub fn apply(
         PatchKind::Json => duplicates.into_iter().map(|d| format!("json patch {d}")).collect(),
         PatchKind::Merge | PatchKind::Strategic => duplicates,
     };
-    let (patched, shown) = match kind {
-        PatchKind::Json => {
-            let patched = json::apply(current.clone(), json_operations(patch, strict)?)?;
-            (patched, None)
-        }
-        PatchKind::Merge => {
-            let Value::Object(_) = patch else { return Err(not_a_map(kind, strict, &patch)) };
-            (merge::apply(current.clone(), patch), None)
-        }
-        PatchKind::Strategic => {
+    let (mut patched, touched) = match kind {
+        PatchKind::Json => (json::apply(current, json_operations(patch, strict)?)?, None),
+        PatchKind::Merge | PatchKind::Strategic => {
             let Value::Object(patch) = patch else { return Err(not_a_map(kind, strict, &patch)) };
-            let shown = golang::shown(&Value::Object(patch.clone()));
-            let original = current.as_object().cloned().unwrap_or_default();
-            (Value::Object(strategic::apply(original, patch, target.message()?)?), Some(shown))
+            let touched = touched(&patch);
+            let patched = match kind {
+                PatchKind::Merge => merge::apply(current, patch.into()),
+                _ => strategic::apply(as_map(current), patch, target.message()?)?.into(),
+            };
+            (patched, touched)
         }
     };
+    let untouched = touched.map_or_else(Map::new, |touched| take_untouched(&mut patched, &touched));
     // What the error shows: the outcome, or for a strategic merge patch the patch.
-    let invalid = |why: String| {
-        let shown = shown.clone().unwrap_or_else(|| patched.to_string());
+    let invalid = |patched: Value, untouched: Map<String, Value>, why: String| {
+        let shown = match kind {
+            PatchKind::Strategic => any::document(body).map_or_else(|why| why, |(patch, _)| golang::shown(&patch)),
+            PatchKind::Json | PatchKind::Merge => Value::Object(together(patched, untouched)).to_string(),
+        };
         Status::invalid("", "", "", &[field::Error::invalid(&field::Path::new("patch"), shown, why)])
     };
-    let outcome = decode::tree(&patched, target, validation).map_err(&invalid)?;
+    let outcome = match decode::tree(&patched, target, validation) {
+        Ok(outcome) => outcome,
+        Err(why) => return Err(invalid(patched, untouched, why)),
+    };
     complaints.extend(outcome.complaints);
-    match validation {
-        FieldValidation::Strict if !complaints.is_empty() => Err(invalid(decode::strict_error(&complaints))),
-        FieldValidation::Warn => Ok(Decoded { tree: outcome.tree, warnings: complaints }),
-        _ => Ok(Decoded { tree: outcome.tree, warnings: Vec::new() }),
+    if validation == FieldValidation::Strict && !complaints.is_empty() {
+        return Err(invalid(patched, untouched, decode::strict_error(&complaints)));
     }
+    let tree = Value::Object(together(outcome.tree, untouched));
+    let warnings = if validation == FieldValidation::Warn { complaints } else { Vec::new() };
+    Ok(Decoded { tree, warnings })
+}
+
+/// The members that a patch changes; none where that can't be told without applying it.
+fn touched(patch: &Map<String, Value>) -> Option<HashSet<String>> {
+    let directive = patch.keys().any(|key| key.starts_with('$'));
+    (!directive).then(|| patch.keys().cloned().collect())
+}
+
+/// Takes out what a patch has left as it was: the store's own, which needs no decoding. (A status is a small part of its pod.)
+fn take_untouched(patched: &mut Value, touched: &HashSet<String>) -> Map<String, Value> {
+    let all = as_map(patched.take());
+    let is_touched = |key: &String| touched.contains(key) || matches!(key.as_str(), "kind" | "apiVersion");
+    let (changed, untouched) = all.into_iter().partition::<Map<_, _>, _>(|(key, _)| is_touched(key));
+    *patched = Value::Object(changed);
+    untouched
+}
+
+fn together(tree: Value, untouched: Map<String, Value>) -> Map<String, Value> {
+    let mut tree = as_map(tree);
+    tree.extend(untouched);
+    tree
+}
+
+fn as_map(value: Value) -> Map<String, Value> {
+    if let Value::Object(map) = value { map } else { Map::new() }
 }
 
 /// A body that is no JSON.

@@ -125,7 +125,7 @@ proptest! {
     #[test]
     fn a_strategic_difference_leads_where_it_was_made_for(from in containers(), to in containers()) {
         let patch = pod_difference(&from, &to).to_string();
-        let patched = apply(PatchKind::Strategic, &tree(&from), patch.as_bytes(), &POD, Ignore);
+        let patched = apply(PatchKind::Strategic, tree(&from), patch.as_bytes(), &POD, Ignore);
         let patched = patched.map_err(|status| TestCaseError::fail(status.message))?;
         prop_assert_eq!(patched.tree, tree(&to), "{}", patch);
     }

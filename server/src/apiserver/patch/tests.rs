@@ -21,7 +21,7 @@ fn deployment() -> Value {
 }
 
 fn patch(kind: PatchKind, patch: Value) -> Result<Value, Status> {
-    apply(kind, &deployment(), patch.to_string().as_bytes(), &DEPLOYMENT, Strict).map(|d| d.tree)
+    apply(kind, deployment(), patch.to_string().as_bytes(), &DEPLOYMENT, Strict).map(|d| d.tree)
 }
 
 fn strategic(body: Value) -> Value {
@@ -183,7 +183,7 @@ fn strategic_errors_are_kubernetes_own() {
 fn unknown_fields_of_a_patch_fail_warn_or_pass() {
     let body = br#"{"spec":{"foo":1,"replicas":1,"replicas":2}}"#;
     for kind in [PatchKind::Strategic, PatchKind::Merge] {
-        let with = |validation| apply(kind, &deployment(), body, &DEPLOYMENT, validation);
+        let with = |validation| apply(kind, deployment(), body, &DEPLOYMENT, validation);
         let warnings = with(Warn).unwrap().warnings;
         assert_eq!(warnings, ["duplicate field \"spec.replicas\"", "unknown field \"spec.foo\""]);
         assert!(with(Ignore).unwrap().warnings.is_empty());
@@ -299,7 +299,8 @@ fn long_lists_merge_without_squares() {
     let body = json!({"spec":{"template":{"spec":{"containers":[{"name":"a","env":env}]}}}});
     let started = std::time::Instant::now();
     let once = strategic(body.clone());
-    let twice = apply(PatchKind::Strategic, &once, body.to_string().as_bytes(), &DEPLOYMENT, Strict).unwrap().tree;
+    let twice =
+        apply(PatchKind::Strategic, once.clone(), body.to_string().as_bytes(), &DEPLOYMENT, Strict).unwrap().tree;
     assert_eq!(once, twice);
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
@@ -326,7 +327,7 @@ proptest! {
         for kind in [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic] {
             let _ = patch(kind, body.clone());
             let _ = patch(kind, json!([body.clone()]));
-            let _ = apply(kind, &deployment(), raw.as_bytes(), &DEPLOYMENT, Warn);
+            let _ = apply(kind, deployment(), raw.as_bytes(), &DEPLOYMENT, Warn);
         }
     }
 
@@ -334,8 +335,8 @@ proptest! {
     #[test]
     fn merging_twice_is_merging_once(body in anything()) {
         for kind in [PatchKind::Merge, PatchKind::Strategic] {
-            if let Ok(once) = apply(kind, &deployment(), body.to_string().as_bytes(), &DEPLOYMENT, Ignore) {
-                let twice = apply(kind, &once.tree, body.to_string().as_bytes(), &DEPLOYMENT, Ignore);
+            if let Ok(once) = apply(kind, deployment(), body.to_string().as_bytes(), &DEPLOYMENT, Ignore) {
+                let twice = apply(kind, once.tree.clone(), body.to_string().as_bytes(), &DEPLOYMENT, Ignore);
                 if let Ok(twice) = twice {
                     prop_assert_eq!(&once.tree, &twice.tree);
                 }
