@@ -106,6 +106,11 @@ impl Clients {
         Self { stop, tasks: tasks.collect(), seen }
     }
 
+    /// Operations that were answered so far.
+    pub fn done(&self) -> usize {
+        self.seen.count().0
+    }
+
     pub async fn stop(self) -> Arc<Seen> {
         self.stop.send_replace(true);
         for task in self.tasks {

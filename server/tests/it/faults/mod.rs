@@ -154,7 +154,9 @@ async fn connections_that_are_cut_all_the_time_lose_nothing_and_answers_stay_in_
     let clients = Clients::start(&place.app, 6, 3);
     let begun = Instant::now();
     let mut cuts = 0;
-    while begun.elapsed() < Duration::from_secs(seconds) {
+    // On a machine that is busy with other things it takes longer until enough was done to be judged.
+    let enough = |cuts: usize| begun.elapsed() >= Duration::from_secs(seconds) && clients.done() > 40 && cuts > 5;
+    while !enough(cuts) && begun.elapsed() < Duration::from_secs(seconds + 60) {
         tokio::time::sleep(Duration::from_millis(rand::random_range(20..250))).await;
         place.wire.cut();
         cuts += 1;
