@@ -7,7 +7,7 @@
 use super::Error;
 use nlink::netlink::namespace::{self, Netns};
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -41,6 +41,26 @@ pub fn socket(netns: &Netns) -> io::Result<TcpSocket> {
 
 pub async fn connect(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
     let stream = socket(netns)?.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Connects to a port on the localhost of a pod, whose network namespace is at `path` (below /proc). `host`: it shares the
+/// host's.
+pub async fn connect_inside(path: &Path, host: bool, port: u16) -> io::Result<TcpStream> {
+    let pod = Netns::from_path(path).map_err(io::Error::other)?;
+    let own = Netns::current().map_err(io::Error::other)?;
+    // A process number may have been given to someone else in the meantime.
+    if !host && pod.id() == own.id() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the pod's network namespace is gone"));
+    }
+    let refused = match connect(&pod, (Ipv4Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    // Some programs listen on ::1 only; where that fails as well, the first refusal says more.
+    let socket = pod.run(TcpSocket::new_v6).map_err(io::Error::other)?;
+    let Ok(stream) = socket?.connect((Ipv6Addr::LOCALHOST, port).into()).await else { return Err(refused) };
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -28,6 +28,7 @@ mod node_scope;
 pub mod openapi;
 pub mod options;
 pub mod patch;
+mod port_forward;
 pub mod read;
 pub mod render;
 pub mod request;

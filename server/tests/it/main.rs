@@ -12,5 +12,6 @@ mod joining;
 mod kubernetes;
 mod node_streams;
 mod page;
+mod port_forward;
 mod scheduling;
 mod stream;
