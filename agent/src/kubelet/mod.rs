@@ -1,5 +1,4 @@
-//! The kubelet's own HTTP API, as the server sees this node: logs, exec, attach, ports of pods, health,
-//! figures.
+//! The kubelet's own HTTP API, as the server sees this node: logs, exec, attach, ports of pods, health, figures.
 //!
 //! It is served over streams of the tunnel, never on a port: who reaches it has been authorized by the API server.
 //! Paths, queries and refusals are the kubelet's own, since the server passes what is said here on to the client.
@@ -7,7 +6,7 @@
 mod channels;
 mod figures;
 mod logs;
-mod port_forward;
+mod ports;
 mod sessions;
 
 use crate::node::context::Context;
@@ -54,8 +53,9 @@ impl Kubelet {
                 let verb = if verb == "exec" { sessions::Verb::Exec } else { sessions::Verb::Attach };
                 sessions::serve(&self.context, verb, [namespace, pod, container], &query, &mut request)
             }
-            ["portForward", namespace, pod] => {
-                port_forward::serve(&self.context, namespace, pod, &query, &mut request).await
+            [way @ ("portForward" | "proxy"), namespace, pod] => {
+                let way = if way == "proxy" { ports::Way::Address } else { ports::Way::Localhost };
+                ports::serve(&self.context, way, namespace, pod, &query, &mut request).await
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         })

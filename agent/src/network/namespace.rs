@@ -45,22 +45,34 @@ pub async fn connect(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream
     Ok(stream)
 }
 
-/// Connects to a port on the localhost of a pod, whose network namespace is at `path` (below /proc). `host`: it shares the
-/// host's.
-pub async fn connect_inside(path: &Path, host: bool, port: u16) -> io::Result<TcpStream> {
+/// A pod's own network namespace, at `path` (below /proc). `host`: it shares the host's.
+pub fn of_pod(path: &Path, host: bool) -> io::Result<Netns> {
     let pod = Netns::from_path(path).map_err(io::Error::other)?;
     let own = Netns::current().map_err(io::Error::other)?;
     // A process number may have been given to someone else in the meantime.
-    if !host && pod.id() == own.id() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the pod's network namespace is gone"));
+    match host || pod.id() != own.id() {
+        true => Ok(pod),
+        false => Err(io::Error::new(io::ErrorKind::NotFound, "the pod's network namespace is gone")),
     }
-    let refused = match connect(&pod, (Ipv4Addr::LOCALHOST, port).into()).await {
+}
+
+/// Connects to a port on the localhost of a namespace.
+pub async fn connect_localhost(netns: &Netns, port: u16) -> io::Result<TcpStream> {
+    let refused = match connect(netns, (Ipv4Addr::LOCALHOST, port).into()).await {
         Ok(stream) => return Ok(stream),
         Err(error) => error,
     };
     // Some programs listen on ::1 only; where that fails as well, the first refusal says more.
-    let socket = pod.run(TcpSocket::new_v6).map_err(io::Error::other)?;
-    let Ok(stream) = socket?.connect((Ipv6Addr::LOCALHOST, port).into()).await else { return Err(refused) };
+    connect_own(netns, (Ipv6Addr::LOCALHOST, port).into()).await.map_err(|_| refused)
+}
+
+/// Connects to an address of the namespace itself, from that very address: one that is somebody else's can't be bound, so
+/// that nothing leaves the namespace whatever it is told.
+pub async fn connect_own(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
+    let new = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
+    let socket = netns.run(new).map_err(io::Error::other)??;
+    socket.bind((address.ip(), 0).into())?;
+    let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

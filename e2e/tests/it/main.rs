@@ -10,3 +10,4 @@ mod main_job;
 mod nodes;
 mod port_forward;
 mod postgres;
+mod proxy;

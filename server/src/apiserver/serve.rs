@@ -119,6 +119,10 @@ impl<A: Authenticator> Shell<A> {
                 }
                 (verb @ ("exec" | "attach"), _) => self.stream(call, verb).await,
                 ("portforward", _) => self.port_forward(call).await,
+                ("proxy", _) => {
+                    let Attributes { resource, namespace, name, path, .. } = &call.asked;
+                    self.api.proxy(&call.cx, [resource, namespace, name, path], call.parts, body).await
+                }
                 ("binding", "create") => self.bind(call, body).await,
                 ("eviction", "create") => self.evict(call, body).await,
                 ("token", "create") => self.token(call, body).await,

@@ -2,15 +2,14 @@
 
 use crate::app::TestApp;
 use crate::installation::Installation;
+use crate::pods;
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, Stream, StreamExt, TryStreamExt};
 use http::{Request, Response, StatusCode};
 use http_body_util::{Empty, Full};
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use longshore_tunnel::spdy::{Decoder, Encoder, Frame, Headers, Reset};
-use serde_json::{Value, json};
-use std::convert::Infallible;
+use serde_json::json;
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -31,7 +30,7 @@ fn pretend(mut request: Request<hyper::body::Incoming>, over: mpsc::Sender<u16>)
     let port: u16 = uri.split(['=', '&']).nth(1).unwrap().parse().unwrap();
     let told = request.headers().keys().any(|name| name == "authorization" || name == "cookie");
     if port == NOBODY || told || !uri.starts_with("/portForward/default/p?port=") {
-        return answer(500).body(Full::from(format!("{uri} {told}: connection refused"))).unwrap();
+        return answer(503).body(Full::from(format!("{uri} {told}: connection refused"))).unwrap();
     }
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -61,33 +60,9 @@ fn pretend(mut request: Request<hyper::body::Incoming>, over: mpsc::Sender<u16>)
 
 /// An installation with a pod that runs on a pretended node; its uid, and what is over.
 async fn with_pod(here: &Installation) -> (String, mpsc::Receiver<u16>) {
-    let machine = here.join("n1").await;
-    let mut tunnel = machine.tunnel().await;
     let (over, told) = mpsc::channel(64);
-    tokio::spawn(async move {
-        while let Some(stream) = tunnel.incoming.next().await {
-            let over = over.clone();
-            let service = service_fn(move |request| {
-                let answer = pretend(request, over.clone());
-                async { Ok::<_, Infallible>(answer) }
-            });
-            tokio::spawn(longshore_tunnel::http::serve(stream, service));
-        }
-        drop(tunnel.opener);
-    });
-    here.default_account().await;
-    let made = here.api("POST", "/api/v1/namespaces/default/pods", pod("n1")).await;
-    assert_eq!(made.status, 201, "{}", made.text);
-    let mut pod = made.json();
-    pod["status"]["phase"] = json!("Running");
-    let said = here.api("PUT", "/api/v1/namespaces/default/pods/p/status", pod.clone()).await;
-    assert_eq!(said.status, 200, "{}", said.text);
+    let pod = pods::running(here, move |request| pretend(request, over.clone())).await;
     (pod["metadata"]["uid"].as_str().unwrap().to_owned(), told)
-}
-
-fn pod(node: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
-        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}})
 }
 
 fn asking(here: &Installation, method: &str, query: &str, headers: &[(&str, &str)]) -> Request<()> {
@@ -211,12 +186,7 @@ async fn one_connection_of_kubectl_carries_many_and_a_failed_one_ends_no_other()
     let [why, nothing] = client.ends([failed.error, failed.data]).await;
     assert_eq!(nothing, "");
     let asked = format!("/portForward/default/p?port=81&uid={uid}");
-    assert_eq!(
-        why,
-        format!(
-            "error forwarding port 81 to pod p, uid {uid}: the node answered 500: {asked} false: connection refused"
-        )
-    );
+    assert_eq!(why, format!("error forwarding port 81 to pod p, uid {uid}: {asked} false: connection refused"));
 
     let bulk: String = (0..300_000).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
     client.say(first.data, bulk.clone(), false).await;
@@ -352,9 +322,7 @@ async fn ports_are_forwarded_for_developers_and_of_running_pods() {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     app.owner().post("/api/v1/namespaces/default/serviceaccounts", account).await;
     for (name, node) in [("p", ""), ("q", "n1")] {
-        let mut pod = pod(node);
-        pod["metadata"]["name"] = json!(name);
-        let made = app.owner().post("/api/v1/namespaces/default/pods", pod).await;
+        let made = app.owner().post("/api/v1/namespaces/default/pods", pods::pod(name, node)).await;
         assert_eq!(made.status, 201, "{}", made.text);
     }
     let ask = async |who: &str, method: &str, pod: &str| {

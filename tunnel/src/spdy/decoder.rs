@@ -4,6 +4,8 @@ use super::headers::Unpacker;
 use super::*;
 use bytes::{Buf, BytesMut};
 
+const KNOWN: [u16; 8] = [SYN_STREAM, SYN_REPLY, RST_STREAM, SETTINGS, PING, GOAWAY, HEADERS, WINDOW_UPDATE];
+
 /// Reads the frames of one direction of one connection. After an error nothing more can be read.
 #[derive(Default)]
 pub struct Decoder {
@@ -58,7 +60,7 @@ impl Decoder {
                 return Err(Error::Version(version));
             }
             let kind = u16::from_be_bytes([c, d]);
-            if !(SYN_STREAM..=WINDOW_UPDATE).contains(&kind) || kind == 5 {
+            if !KNOWN.contains(&kind) {
                 self.buffer.advance(head.len());
                 self.skip = length;
                 continue;

@@ -116,12 +116,8 @@ fn what_is_too_long_is_refused_before_it_is_kept() {
 
 #[test]
 fn headers_that_lie_about_their_lengths_are_refused() {
-    let mut zlib = Zlib::new();
-    let mut reply = |block: &[u8]| decode(&control(SYN_REPLY, 0, &[&[0, 0, 0, 1][..], &zlib.pack(block)].concat()), 99);
-    // Each begins its own decoder; the packer's stream begins with the first only, so each has to be the first.
     let lies: [&[u8]; 3] = [b"\xff\xff\xff\xff", b"\0\0\0\x01\xff\xff\xff\xff", b"\0\0\0\0x"];
-    assert!(matches!(reply(lies[0]), Err(Error::Malformed(_))));
-    for lie in &lies[1..] {
+    for lie in lies {
         let packed = Zlib::new().pack(lie);
         let frame = control(SYN_REPLY, 0, &[&[0, 0, 0, 1][..], &packed].concat());
         assert!(matches!(decode(&frame, 99), Err(Error::Malformed(_))), "{lie:?}");

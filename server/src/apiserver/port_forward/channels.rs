@@ -4,8 +4,8 @@
 //! port's number, lower byte first. There is no word for the end of one direction: a connection is over when the pod has
 //! said all, and the WebSocket when all connections are.
 
-use super::pod::{Pod, from_pod, to_pod};
-use super::{BEAT, FAREWELL, QUEUE, WAITING};
+use super::copy::{from_pod, to_pod};
+use super::{BEAT, FAREWELL, PodPlace, QUEUE, WAITING, connect};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::SplitStream;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Serves a client until it goes away or nothing is left of what it asked for.
-pub async fn serve(socket: WebSocket, pod: Pod, ports: Vec<u16>) {
+pub async fn serve(socket: WebSocket, pod: PodPlace, ports: Vec<u16>) {
     let (mut sink, mut source) = socket.split();
     let (say, mut said) = mpsc::channel(QUEUE);
     let mut writing = pin!(async move {
@@ -78,11 +78,11 @@ fn message(channel: u8, bytes: &[u8]) -> Message {
 }
 
 /// One connection from its beginning to its end. Who can't be told any more is gone.
-async fn forward(pod: Pod, port: u16, channel: u8, from_client: DuplexStream, say: mpsc::Sender<Message>) {
+async fn forward(pod: PodPlace, port: u16, channel: u8, from_client: DuplexStream, say: mpsc::Sender<Message>) {
     for channel in [channel, channel + 1] {
         let _ = say.send(message(channel, &port.to_le_bytes())).await;
     }
-    let connection = match pod.connect(port).await {
+    let connection = match connect(&pod, port).await {
         Ok(connection) => connection,
         Err(why) => return drop(say.send(message(channel + 1, why.as_bytes())).await),
     };

@@ -2,16 +2,19 @@
 //!
 //! Clients multiplex in two ways: SPDY/3.1 ([`spdy`]; kubectl carries it inside a WebSocket, older ones upgrade to it), and
 //! channels of a WebSocket ([`channels`]; kube-rs and the Python client). Both end here, and each forwarded connection gets a
-//! stream of its own to the pod's node ([`pod`]): one that fails, or that nobody reads, costs the others nothing but the
+//! stream of its own to the pod's node ([`PodPlace`]): one that fails, or that nobody reads, costs the others nothing but the
 //! place that their client's one connection has.
 //!
 //! Nothing ends an idle connection; a beat from here keeps what stands in between from doing so.
 
 mod channels;
-mod pod;
+mod copy;
 mod spdy;
+#[cfg(test)]
+mod tests;
 
 use super::api::{Api, Context};
+use super::pod_place::PodPlace;
 use super::request::Query;
 use crate::socket::Socket;
 use axum::body::Body;
@@ -22,10 +25,9 @@ use futures::TryStreamExt;
 use http::header::{CONNECTION, HeaderName, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use longshore_api::Status;
-use pod::Pod;
 use std::time::Duration;
 use tokio_util::codec::{BytesCodec, Decoder};
 
@@ -63,14 +65,20 @@ impl Api {
         query: &Query,
         parts: &mut Parts,
     ) -> Result<Response<Body>, Status> {
-        let pod = Pod::find(self, cx, namespace, name).await?;
+        let pod = self.pod(cx, namespace, name).await?;
+        let place = PodPlace::of(self, cx, &pod)?;
+        let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+        if phase != "Running" {
+            let message = format!("unable to forward port because pod is not running. Current status={phase}");
+            return Err(Status::bad_request(message));
+        }
         Ok(match Client::of(parts).await? {
             Client::Spdy(connection) => {
                 tokio::spawn(async move {
                     match connection.await {
                         Ok(upgraded) => {
                             let framed = BytesCodec::new().framed(TokioIo::new(upgraded));
-                            spdy::serve(framed.map_ok(BytesMut::freeze), pod).await;
+                            spdy::serve(framed.map_ok(BytesMut::freeze), place).await;
                         }
                         Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
                     }
@@ -81,13 +89,21 @@ impl Api {
                 answer.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
                 answer
             }
-            Client::Tunnelled(upgrade) => upgrade.on_upgrade(move |socket| spdy::serve(Socket(socket), pod)),
+            Client::Tunnelled(upgrade) => upgrade.on_upgrade(move |socket| spdy::serve(Socket(socket), place)),
             Client::Channels(upgrade) => {
                 let ports = ports(query)?;
-                upgrade.on_upgrade(move |socket| channels::serve(socket, pod, ports))
+                upgrade.on_upgrade(move |socket| channels::serve(socket, place, ports))
             }
         })
     }
+}
+
+/// Connects to a port on the pod's own localhost. Err is the sentence for the client.
+async fn connect(pod: &PodPlace, port: u16) -> Result<TokioIo<Upgraded>, String> {
+    let connected = pod.inside(port).await;
+    connected.map_err(|status| {
+        format!("error forwarding port {port} to pod {}, uid {}: {}", pod.name, pod.uid, status.message)
+    })
 }
 
 /// How a client multiplexes.
@@ -160,22 +176,5 @@ fn ports(query: &Query) -> Result<Vec<u16>, Status> {
         0 => Err(Status::bad_request("query parameter \"ports\" is required")),
         1..=MOST_PORTS => Ok(ports),
         _ => Err(Status::bad_request(format!("no more than {MOST_PORTS} ports can be forwarded over one connection"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_numbers_in_one_parameter_or_several() {
-        let read = |query: &str| ports(&Query::parse(query)).map_err(|status| (status.code, status.message));
-        assert_eq!(read("ports=80&ports=443,8080"), Ok(vec![80, 443, 8080]));
-        assert_eq!(read("ports=0"), Err((400, "port \"0\" must be > 0".into())));
-        assert_eq!(read("ports=http"), Err((400, "unable to parse \"http\" as a port".into())));
-        assert_eq!(read("ports=65536").unwrap_err().0, 400);
-        assert_eq!(read("port=80"), Err((400, "query parameter \"ports\" is required".into())));
-        let many: Vec<String> = (1..=129).map(|port| port.to_string()).collect();
-        assert_eq!(read(&format!("ports={}", many.join(","))).unwrap_err().0, 400);
     }
 }

@@ -3,8 +3,8 @@
 //! A forwarded connection is two streams with the same `requestID`: `error`, on which the client says nothing and hears
 //! why it failed, and `data`. A client waits for the end of both.
 
-use super::pod::{Pod, from_pod, to_pod};
-use super::{BEAT, FAREWELL, QUEUE, WAITING};
+use super::copy::{from_pod, to_pod};
+use super::{BEAT, FAREWELL, PodPlace, QUEUE, WAITING, connect};
 use bytes::Bytes;
 use futures::{SinkExt, Stream, StreamExt};
 use longshore_tunnel::Messages;
@@ -25,7 +25,7 @@ const OUR_PING: u32 = 2;
 const PROTOCOL_ERROR: u32 = 1;
 
 /// Serves a client until it goes away or can't be understood any more.
-pub async fn serve(messages: impl Messages, pod: Pod) {
+pub async fn serve(messages: impl Messages, pod: PodPlace) {
     let (mut sink, source) = messages.split();
     let (say, mut said) = mpsc::channel(QUEUE);
     let mut writing = pin!(async move {
@@ -71,7 +71,7 @@ struct Waiting {
 }
 
 struct Session {
-    pod: Pod,
+    pod: PodPlace,
     say: mpsc::Sender<Frame>,
     decoder: Decoder,
     streams: HashMap<u32, Open>,
@@ -83,7 +83,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(pod: Pod, say: mpsc::Sender<Frame>) -> Self {
+    fn new(pod: PodPlace, say: mpsc::Sender<Frame>) -> Self {
         Self {
             pod,
             say,
@@ -240,7 +240,7 @@ enum Ended {
 }
 
 /// One connection from its beginning to its end, of which both streams are told.
-async fn forward(pod: Pod, say: mpsc::Sender<Frame>, error: u32, data: Waiting) {
+async fn forward(pod: PodPlace, say: mpsc::Sender<Frame>, error: u32, data: Waiting) {
     let Waiting { stream, port, from_client, cancel } = data;
     let ended = tokio::select! {
         ended = carry(&pod, &say, stream, port, from_client) => ended,
@@ -256,8 +256,8 @@ async fn forward(pod: Pod, say: mpsc::Sender<Frame>, error: u32, data: Waiting) 
     }
 }
 
-async fn carry(pod: &Pod, say: &mpsc::Sender<Frame>, stream: u32, port: u16, from_client: DuplexStream) -> Ended {
-    let connection = match pod.connect(port).await {
+async fn carry(pod: &PodPlace, say: &mpsc::Sender<Frame>, stream: u32, port: u16, from_client: DuplexStream) -> Ended {
+    let connection = match connect(pod, port).await {
         Ok(connection) => connection,
         Err(why) => return Ended::Failed(why),
     };

@@ -48,6 +48,7 @@ pub static RESOURCE: Resource = Resource {
             kind: "PodPortForwardOptions",
             verbs: &["create", "get"],
         },
+        Subresource { name: "proxy", group: "", version: "v1", kind: "PodProxyOptions", verbs: PROXY_VERBS },
         Subresource::status("", "Pod"),
     ],
     columns: columns::COLUMNS,
