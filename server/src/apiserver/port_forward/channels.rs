@@ -60,7 +60,7 @@ async fn hear(source: &mut SplitStream<WebSocket>, mut to_pods: Vec<Option<Duple
             Message::Ping(_) | Message::Pong(_) => continue,
         };
         let Some((&channel, data)) = bytes.split_first() else { continue };
-        let place = to_pods.get_mut(usize::from(channel / 2)).filter(|_| channel % 2 == 0);
+        let place = to_pods.get_mut(usize::from(channel / 2)).filter(|_| channel.is_multiple_of(2));
         if let Some(place) = place
             && let Some(open) = place
             && open.write_all(data).await.is_err()

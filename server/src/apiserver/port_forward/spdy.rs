@@ -123,7 +123,7 @@ impl Session {
                 Frame::SynStream { stream, fin, headers } => self.open(stream, fin, &headers).await,
                 Frame::Data { stream, fin, bytes } => self.data(stream, fin, &bytes).await,
                 Frame::Reset { stream, .. } => self.reset(stream).await,
-                Frame::Ping { id } if id % 2 == 1 => self.say(Frame::Ping { id }).await,
+                Frame::Ping { id } if !id.is_multiple_of(2) => self.say(Frame::Ping { id }).await,
                 _ => {}
             }
         }
@@ -146,7 +146,7 @@ impl Session {
     }
 
     fn take(&mut self, stream: u32, fin: bool, headers: &Headers) -> Result<(), Reset> {
-        if stream <= self.last || stream % 2 == 0 {
+        if stream <= self.last || stream.is_multiple_of(2) {
             return Err(Reset::PROTOCOL_ERROR);
         }
         self.last = stream;
