@@ -25,6 +25,9 @@ pub const PROOF_HEADER: &str = "x-longshore-proof";
 /// carry raw bytes of a pod's connection to its cluster's API server. The server ends the TLS inside.
 pub const RAW_KUBERNETES_PROTOCOL: &str = "kubernetes-raw.longshore.v1";
 pub const RAW_KUBERNETES_PATH: &str = "/node/v1/kubernetes";
+/// The protocol the server asks for (`GET /portForward/{namespace}/{pod}?port=…&uid=…` with `Connection: Upgrade`) on a stream
+/// to the agent to carry raw bytes of one connection to a port of a pod.
+pub const RAW_PORT_PROTOCOL: &str = "port-raw.longshore.v1";
 /// How far a proof's time may be off the server's clock, in seconds. An agent whose clock is further off takes the
 /// server's from the `Date` of the refusal.
 pub const PROOF_TOLERANCE_SECONDS: i64 = 120;

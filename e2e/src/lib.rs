@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod curl;
 pub mod docker;
+pub mod forward;
 pub mod installation;
 pub mod kubectl;
 pub mod linearizable;
@@ -15,6 +16,7 @@ pub mod sample;
 pub use browser::Browser;
 pub use curl::Curl;
 pub use docker::Docker;
+pub use forward::Forward;
 pub use installation::{Agent, Installation};
 pub use kubectl::Kubectl;
 pub use machine::Machine;

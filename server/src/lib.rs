@@ -16,5 +16,6 @@ mod offload;
 pub mod page;
 pub mod process;
 pub mod resources;
+mod socket;
 pub mod store;
 pub mod stream;

@@ -7,11 +7,13 @@ use hyper::body::{Body, Incoming};
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 use std::error::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Sends `request` and answers with the response's head; its body streams, and an upgrade can be awaited on it
+/// Sends `request` over a stream of the tunnel (or what came out of one) and answers with the response's head; its body streams, and an upgrade can be awaited on it
 /// (`hyper::upgrade::on`). Dropping the response ends the stream, and the other end learns of it.
-pub async fn send<B>(stream: Stream, request: Request<B>) -> Result<Response<Incoming>, hyper::Error>
+pub async fn send<S, B>(stream: S, request: Request<B>) -> Result<Response<Incoming>, hyper::Error>
 where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {

@@ -1,13 +1,15 @@
 //! One connection that carries many HTTP streams both ways, and what is needed to speak HTTP over them.
 //!
 //! A [`Tunnel`] runs over anything that carries binary messages (a WebSocket, a pipe in tests) and gives streams of
-//! bytes, opened by either end, on which plain HTTP/1.1 is spoken ([`http`]). This crate knows no Kubernetes object, no
-//! TLS and no WebSocket library: server and agent use different ones, and each adapts its own to [`Messages`].
+//! bytes, opened by either end, on which plain HTTP/1.1 is spoken ([`http`]). Beside it stands the framing of clients that
+//! multiplex streams in their own way ([`spdy`]). This crate knows no Kubernetes object, no TLS and no WebSocket library:
+//! server and agent use different ones, and each adapts its own to [`Messages`].
 
 mod frame;
 pub mod http;
 mod link;
 mod pipe;
+pub mod spdy;
 mod stream;
 
 pub use frame::{LONGEST as LONGEST_MESSAGE, READ_BUFFER};

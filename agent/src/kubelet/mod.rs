@@ -1,4 +1,4 @@
-//! The kubelet's own HTTP API, as the server sees this node: logs, exec, attach, health, figures.
+//! The kubelet's own HTTP API, as the server sees this node: logs, exec, attach, ports of pods, health, figures.
 //!
 //! It is served over streams of the tunnel, never on a port: who reaches it has been authorized by the API server.
 //! Paths, queries and refusals are the kubelet's own, since the server passes what is said here on to the client.
@@ -6,6 +6,7 @@
 mod channels;
 mod figures;
 mod logs;
+mod ports;
 mod sessions;
 
 use crate::node::context::Context;
@@ -51,6 +52,10 @@ impl Kubelet {
             [verb @ ("exec" | "attach"), namespace, pod, container] => {
                 let verb = if verb == "exec" { sessions::Verb::Exec } else { sessions::Verb::Attach };
                 sessions::serve(&self.context, verb, [namespace, pod, container], &query, &mut request)
+            }
+            [way @ ("portForward" | "proxy"), namespace, pod] => {
+                let way = if way == "proxy" { ports::Way::Address } else { ports::Way::Localhost };
+                ports::serve(&self.context, way, namespace, pod, &query, &mut request).await
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         })

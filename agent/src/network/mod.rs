@@ -15,6 +15,7 @@ mod names;
 mod namespace;
 
 pub use addresses::{Addresses, slice};
+pub use namespace::{connect_localhost, connect_own, of_pod};
 
 use crate::pods::desired;
 use crate::pods::network::{HostPort, Network, NetworkError};

@@ -7,7 +7,7 @@
 use super::Error;
 use nlink::netlink::namespace::{self, Netns};
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -41,6 +41,38 @@ pub fn socket(netns: &Netns) -> io::Result<TcpSocket> {
 
 pub async fn connect(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
     let stream = socket(netns)?.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A pod's own network namespace, at `path` (below /proc). `host`: it shares the host's.
+pub fn of_pod(path: &Path, host: bool) -> io::Result<Netns> {
+    let pod = Netns::from_path(path).map_err(io::Error::other)?;
+    let own = Netns::current().map_err(io::Error::other)?;
+    // A process number may have been given to someone else in the meantime.
+    match host || pod.id() != own.id() {
+        true => Ok(pod),
+        false => Err(io::Error::new(io::ErrorKind::NotFound, "the pod's network namespace is gone")),
+    }
+}
+
+/// Connects to a port on the localhost of a namespace.
+pub async fn connect_localhost(netns: &Netns, port: u16) -> io::Result<TcpStream> {
+    let refused = match connect(netns, (Ipv4Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    // Some programs listen on ::1 only; where that fails as well, the first refusal says more.
+    connect_own(netns, (Ipv6Addr::LOCALHOST, port).into()).await.map_err(|_| refused)
+}
+
+/// Connects to an address of the namespace itself, from that very address: one that is somebody else's can't be bound, so
+/// that nothing leaves the namespace whatever it is told.
+pub async fn connect_own(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
+    let new = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
+    let socket = netns.run(new).map_err(io::Error::other)??;
+    socket.bind((address.ip(), 0).into())?;
+    let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -33,6 +33,17 @@ pub enum Protocol {
     Udp,
 }
 
+/// Why a connection could not be made, as Kubernetes's programs word it.
+pub fn refusal(address: SocketAddr, error: &io::Error) -> String {
+    let text = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
+        io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("dial tcp {address}: connect: {text}")
+}
+
 pub trait Network: Send + Sync + 'static {
     /// Gives the namespace at `netns` (a path below /proc) its address, routes and interface `eth0`. Idempotent: asked
     /// again for the same pod it answers the same address as long as the agent's data lives, and mends what is missing;

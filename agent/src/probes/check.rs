@@ -2,7 +2,7 @@
 //! cluster's network, as the host itself may have no way to its pods.
 
 use super::tracker::timeout;
-use crate::pods::network::Network;
+use crate::pods::network::{Network, refusal};
 use crate::runtime::{ExecSpec, Output, Record, Runtime};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,7 +10,6 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::{Container, GRPCAction, HTTPGetAction, Probe, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,21 +122,12 @@ async fn connect(target: &Target<'_>, host: Option<&str>, port: u16) -> Result<T
         Some(host) => host.parse().map_err(|_| format!("dial tcp: lookup {host}: no such host"))?,
     };
     let address = SocketAddr::new(ip, port);
-    let refused = |e: io::Error| {
-        let text = match e.kind() {
-            io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-            io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
-            io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
-            _ => e.to_string(),
-        };
-        format!("dial tcp {address}: connect: {text}")
-    };
     // What a probe calls localhost is its node's.
     match target.host_network || ip.is_loopback() {
         true => TcpStream::connect(address).await,
         false => target.network.connect(address).await,
     }
-    .map_err(refused)
+    .map_err(|error| refusal(address, &error))
 }
 
 async fn tcp(target: &Target<'_>, action: &TCPSocketAction) -> Result<(), String> {
@@ -239,8 +229,8 @@ async fn grpc(target: &Target<'_>, action: &GRPCAction) -> Result<(), String> {
     }
 }
 
-/// Probes trust any certificate, as Kubernetes's do: they ask for life, not for identity.
-fn tls_connector() -> tokio_rustls::TlsConnector {
+/// Trusts any certificate, as Kubernetes does in probes and towards pods behind its proxy: the address says who it is.
+pub fn tls_connector() -> tokio_rustls::TlsConnector {
     #[derive(Debug)]
     struct Anyone;
 

@@ -370,3 +370,16 @@ async fn pods_dont_reach_what_listens_on_the_hosts_loopback() {
     run(&pod.netns, "ip", &["route", "add", "127.0.0.1", "via", "10.244.3.1"]);
     assert!(call(&pod.netns, Ipv4Addr::LOCALHOST, 7000).await.is_err());
 }
+
+#[tokio::test]
+async fn a_connection_to_oneself_goes_nowhere_else() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = Netns::current().unwrap();
+    let address = listener.local_addr().unwrap();
+    let (connected, accepted) = tokio::join!(longshore_agent::network::connect_own(&here, address), listener.accept());
+    assert_eq!(connected.unwrap().local_addr().unwrap(), accepted.unwrap().1);
+    for elsewhere in ["198.51.100.7:80", "169.254.169.254:80"] {
+        let refused = longshore_agent::network::connect_own(&here, elsewhere.parse().unwrap()).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::AddrNotAvailable, "{elsewhere}");
+    }
+}

@@ -8,4 +8,6 @@ mod in_cluster;
 mod join;
 mod main_job;
 mod nodes;
+mod port_forward;
 mod postgres;
+mod proxy;

@@ -173,6 +173,11 @@ const DEVELOPER: &[Rule] = &[
         verbs: CHANGES,
     },
     Rule { groups: &[""], resources: &["pods/attach", "pods/exec", "pods/portforward"], verbs: &["get", "create"] },
+    Rule {
+        groups: &[""],
+        resources: &["pods/proxy", "services/proxy"],
+        verbs: &["get", "create", "update", "patch", "delete"],
+    },
     Rule { groups: &[""], resources: &["pods/eviction", "serviceaccounts/token"], verbs: &["create"] },
     Rule {
         groups: &["apps"],

@@ -1,4 +1,4 @@
-//! The way to a node's own HTTP API (the agent answers as a kubelet does): logs, exec, attach.
+//! The way to a node's own HTTP API (the agent answers as a kubelet does): logs, exec, attach, ports of pods.
 //!
 //! The API server says which node and which request; how the bytes get there (an agent's tunnel, another replica's
 //! tunnel) is the gateway's business. The trait is boxed rather than generic so that `Api` stays one plain type.

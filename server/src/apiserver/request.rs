@@ -79,6 +79,10 @@ pub fn attributes(method: &Method, path: &str, query: &Query) -> Result<Attribut
         ["namespaces", namespace, resource] => (namespace, resource, "", ""),
         ["namespaces", namespace, resource, name] => (namespace, resource, name, ""),
         ["namespaces", namespace, resource, name, subresource] => (namespace, resource, name, subresource),
+        // What follows is the pod's own path.
+        ["namespaces", namespace, resource @ ("pods" | "services"), name, "proxy", ..] => {
+            (namespace, resource, name, "proxy")
+        }
         [resource] => ("", resource, "", ""),
         [resource, name] => ("", resource, name, ""),
         [resource, name, subresource] => ("", resource, name, subresource),
@@ -115,6 +119,15 @@ pub fn attributes(method: &Method, path: &str, query: &Query) -> Result<Attribut
     })
 }
 
+/// The part of a path (below the cluster's base) that is a proxied pod's own: what follows
+/// `/api/v1/namespaces/…/pods/…/proxy`, as it came. Empty, or with a slash at its beginning.
+pub fn proxied(path: &str) -> &str {
+    (0..7).fold(path, |rest, _| {
+        let rest = rest.trim_start_matches('/');
+        &rest[rest.find('/').unwrap_or(rest.len())..]
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +159,23 @@ mod tests {
         assert!(!other.is_resource);
         assert_eq!((other.verb.as_str(), other.path.as_str()), ("get", "/apis/apps/v1"));
         assert!(attributes(&Method::GET, "/api/v1/namespaces/a/b/c/d/e", &Query::default()).is_err());
+    }
+
+    #[test]
+    fn what_follows_a_proxy_is_the_pods() {
+        for (path, name, own) in [
+            ("/api/v1/namespaces/d/pods/https:p:443/proxy", "https:p:443", ""),
+            ("/api/v1/namespaces/d/services/s:web/proxy/", "s:web", "/"),
+            ("/api//v1/namespaces/d/pods/p%3a80/proxy/a%2Fb//proxy/?", "p:80", "/a%2Fb//proxy/?"),
+        ] {
+            let asked = attributes(&Method::POST, path, &Query::default()).unwrap();
+            assert_eq!(
+                (asked.verb.as_str(), asked.name.as_str(), asked.subresource.as_str()),
+                ("create", name, "proxy")
+            );
+            assert_eq!(proxied(path), own, "{path}");
+        }
+        assert!(attributes(&Method::GET, "/api/v1/namespaces/d/pods/p/log/x", &Query::default()).is_err());
     }
 
     #[test]

@@ -118,6 +118,11 @@ impl<A: Authenticator> Shell<A> {
                     self.api.logs(&call.cx, namespace, name, &call.query).await
                 }
                 (verb @ ("exec" | "attach"), _) => self.stream(call, verb).await,
+                ("portforward", _) => self.port_forward(call).await,
+                ("proxy", _) => {
+                    let Attributes { resource, namespace, name, path, .. } = &call.asked;
+                    self.api.proxy(&call.cx, [resource, namespace, name, path], call.parts, body).await
+                }
                 ("binding", "create") => self.bind(call, body).await,
                 ("eviction", "create") => self.evict(call, body).await,
                 ("token", "create") => self.token(call, body).await,
@@ -285,6 +290,12 @@ impl<A: Authenticator> Shell<A> {
         allow(&call.cx.identity, &asked, &call.cx.cluster)?;
         let client = Upgrading::take(&mut call.parts)?;
         self.api.stream(&call.cx, verb, &asked.namespace, &asked.name, &call.query, client).await
+    }
+
+    async fn port_forward(&self, mut call: Call) -> Result<Response<Body>, Status> {
+        let asked = Attributes { verb: "create".into(), ..call.asked.clone() };
+        allow(&call.cx.identity, &asked, &call.cx.cluster)?;
+        self.api.port_forward(&call.cx, &asked.namespace, &asked.name, &call.query, &mut call.parts).await
     }
 
     async fn bind(&self, call: Call, body: Body) -> Result<Response<Body>, Status> {

@@ -87,7 +87,7 @@ impl Api {
         Ok(answer)
     }
 
-    async fn pod(&self, cx: &Context, namespace: &str, name: &str) -> Result<Value, Status> {
+    pub(super) async fn pod(&self, cx: &Context, namespace: &str, name: &str) -> Result<Value, Status> {
         let pods = registry().by_name("pods").ok_or_else(Status::no_such_path)?;
         Ok(self.get(cx, pods, namespace, name, &GetOptions::default()).await?.tree())
     }
@@ -147,7 +147,10 @@ async fn copy(client: OnUpgrade, node: OnUpgrade, what: String) {
     }
 }
 
-fn node_request<'a>(path: &str, query: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Request<Body>, Status> {
+pub(super) fn node_request<'a>(
+    path: &str,
+    query: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<Request<Body>, Status> {
     let query: Vec<String> = query.map(|(key, value)| format!("{key}={}", escape(value))).collect();
     let uri = if query.is_empty() { path.to_string() } else { format!("{path}?{}", query.join("&")) };
     Request::builder()
@@ -169,7 +172,7 @@ fn escape(text: &str) -> String {
 }
 
 /// The response, if it is what was hoped for; else what the node said, as a `Status`.
-async fn accepted(response: Response<Body>, wanted: StatusCode) -> Result<Response<Body>, Status> {
+pub(super) async fn accepted(response: Response<Body>, wanted: StatusCode) -> Result<Response<Body>, Status> {
     let code = response.status();
     if code == wanted {
         return Ok(response);
@@ -192,7 +195,7 @@ async fn accepted(response: Response<Body>, wanted: StatusCode) -> Result<Respon
     })
 }
 
-fn node(pod: &Value) -> Option<String> {
+pub(super) fn node(pod: &Value) -> Option<String> {
     pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()).map(String::from)
 }
 

@@ -2,10 +2,10 @@
 //! before the upgrade, by a `Status`.
 
 use super::proof::{self, Seen};
-use super::socket::Socket;
 use super::{Agents, Gateway, Member, Nodes};
 use crate::apiserver::{Api, Context, DeleteOptions, GetOptions};
 use crate::resources::registry;
+use crate::socket::Socket;
 use crate::store::Store;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::ws::WebSocketUpgrade;

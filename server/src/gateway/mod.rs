@@ -23,7 +23,6 @@ mod proof;
 mod proxy;
 mod session;
 pub mod sessions;
-mod socket;
 #[cfg(test)]
 pub mod testing;
 

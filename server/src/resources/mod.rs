@@ -185,6 +185,9 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
+/// What can be done through a proxy: all methods.
+const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 impl Column {
     /// A column that is always shown.
     const fn new(name: &'static str, r#type: &'static str, description: &'static str) -> Self {

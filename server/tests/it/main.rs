@@ -12,5 +12,8 @@ mod joining;
 mod kubernetes;
 mod node_streams;
 mod page;
+mod pods;
+mod port_forward;
+mod proxy;
 mod scheduling;
 mod stream;

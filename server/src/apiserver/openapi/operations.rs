@@ -3,7 +3,7 @@
 use super::document::{META, base, gvk, list_name, reference, type_of};
 use crate::apiserver::discovery::Virtual;
 use crate::apiserver::patch;
-use crate::resources::Resource;
+use crate::resources::{Resource, Subresource};
 use serde_json::{Map, Value, json};
 
 const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -190,12 +190,49 @@ pub fn add(paths: &mut Map<String, Value>, r: &Resource) {
     paths.insert(path.clone(), item.into());
     parameters.push(in_path("name", &format!("name of the {}", r.kind)));
     paths.insert(format!("{path}/{{name}}"), about.object(r.verbs, false, &parameters));
-    // Streams (exec, attach) speak no schema.
-    for part in r.subresources.iter().filter(|part| !part.kind.ends_with("Options")) {
+    for part in r.subresources {
+        // Streams and proxies: their options stand in the query, and what they say has no schema.
+        if part.kind.ends_with("Options") {
+            let name = format!("{path}/{{name}}/{}", part.name);
+            let item = connect(&tag, part, &parameters);
+            if part.name == "proxy" {
+                let mut below = item.clone();
+                if let Some(parameters) = below["parameters"].as_array_mut() {
+                    parameters.push(in_path("path", "path to the resource"));
+                }
+                paths.insert(format!("{name}/{{path}}"), below);
+            }
+            paths.insert(name, item);
+            continue;
+        }
         let Some(type_name) = type_of(part.group, part.version, part.kind) else { continue };
         let about = About { tag: tag.clone(), group: part.group, version: part.version, kind: part.kind, type_name };
         paths.insert(format!("{path}/{{name}}/{}", part.name), about.object(part.verbs, true, &parameters));
     }
+}
+
+/// What can be done with a part that is no object but a way to something.
+fn connect(tag: &str, part: &Subresource, parameters: &[Value]) -> Value {
+    let mut item = Map::new();
+    for verb in part.verbs {
+        let method = match *verb {
+            "create" => "post",
+            "update" => "put",
+            other => other,
+        };
+        let operation = json!({
+            "tags": [tag],
+            "responses": {
+                "200": {"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}},
+                "401": {"description": "Unauthorized"},
+            },
+            "x-kubernetes-action": "connect",
+            "x-kubernetes-group-version-kind": gvk(part.group, part.version, part.kind),
+        });
+        item.insert(method.into(), operation);
+    }
+    item.insert("parameters".into(), parameters.to_vec().into());
+    item.into()
 }
 
 /// Adds what can only be created.

@@ -22,7 +22,10 @@ pub static RESOURCE: Resource = Resource {
     short_names: &["svc"],
     categories: &["all"],
     type_name: "io.k8s.api.core.v1.Service",
-    subresources: &[Subresource::status("", "Service")],
+    subresources: &[
+        Subresource { name: "proxy", group: "", version: "v1", kind: "ServiceProxyOptions", verbs: PROXY_VERBS },
+        Subresource::status("", "Service"),
+    ],
     columns: COLUMNS,
     cells,
     // A name may start with a digit since 1.37.

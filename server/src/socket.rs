@@ -1,4 +1,4 @@
-//! axum's WebSocket as what a tunnel runs over.
+//! axum's WebSocket as what a tunnel and other carriers of streams run over.
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// Binary messages both ways. Pings are answered beneath; a text message is an error: the other end is no agent.
+/// Binary messages both ways. Pings are answered beneath; a text message is an error: the other end speaks something else.
 pub struct Socket(pub WebSocket);
 
 impl Stream for Socket {

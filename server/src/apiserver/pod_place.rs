@@ -1,0 +1,80 @@
+//! A pod where it runs, and raw connections to its ports through the tunnel of its node.
+
+use super::api::{Api, Context};
+use super::node_proxy::NodeProxy;
+use super::streams::{accepted, node, node_request};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, StatusCode};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use longshore_api::Status;
+use longshore_api::ids::ClusterId;
+use longshore_api::node::RAW_PORT_PROTOCOL;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a connection may take until it stands.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct PodPlace {
+    nodes: Arc<dyn NodeProxy>,
+    cluster: ClusterId,
+    node: String,
+    namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl PodPlace {
+    /// Err, in Kubernetes's words: it is not on a node.
+    pub fn of(api: &Api, cx: &Context, pod: &Value) -> Result<Self, Status> {
+        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let no_host = || Status::bad_request(format!("pod {} does not have a host assigned", text("name")));
+        Ok(Self {
+            nodes: api.nodes.clone(),
+            cluster: cx.cluster.id().clone(),
+            node: node(pod).ok_or_else(no_host)?,
+            namespace: text("namespace"),
+            name: text("name"),
+            uid: text("uid"),
+        })
+    }
+
+    /// Any pod, on whatever `nodes` are.
+    #[cfg(test)]
+    pub fn on(nodes: Arc<dyn NodeProxy>) -> Self {
+        let (cluster, node, namespace) = (ClusterId::new("c-1"), "n1".into(), "default".into());
+        Self { nodes, cluster, node, namespace, name: "p".into(), uid: "u".into() }
+    }
+
+    /// A connection to a port on the pod's own localhost.
+    pub async fn inside(&self, port: u16) -> Result<TokioIo<Upgraded>, Status> {
+        self.connect("portForward", port, false).await
+    }
+
+    /// A connection to a port at the pod's address. `tls`: inside TLS, which its node ends.
+    pub async fn reach(&self, port: u16, tls: bool) -> Result<TokioIo<Upgraded>, Status> {
+        self.connect("proxy", port, tls).await
+    }
+
+    async fn connect(&self, way: &str, port: u16, tls: bool) -> Result<TokioIo<Upgraded>, Status> {
+        let late = |_| Err(Status::unavailable("the node did not answer in time"));
+        tokio::time::timeout(PATIENCE, self.open(way, port, tls)).await.unwrap_or_else(late)
+    }
+
+    async fn open(&self, way: &str, port: u16, tls: bool) -> Result<TokioIo<Upgraded>, Status> {
+        let port = port.to_string();
+        let query = [("port", port.as_str()), ("uid", &self.uid)].into_iter().chain(tls.then_some(("tls", "true")));
+        let mut request = node_request(&format!("/{way}/{}/{}", self.namespace, self.name), query)?;
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static(RAW_PORT_PROTOCOL));
+        let mut response = self.nodes.request(&self.cluster, &self.node, request).await?;
+        let upgrade = response.extensions_mut().remove::<OnUpgrade>();
+        accepted(response, StatusCode::SWITCHING_PROTOCOLS).await?;
+        let upgrade = upgrade.ok_or_else(|| Status::internal("the node's connection was not upgraded"))?;
+        upgrade.await.map(TokioIo::new).map_err(|error| Status::internal(error.to_string()))
+    }
+}
