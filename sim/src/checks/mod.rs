@@ -7,6 +7,8 @@ pub mod end;
 mod model;
 mod rollout;
 mod services;
+#[cfg(test)]
+mod tests;
 
 pub use model::{Model, Step};
 

@@ -194,8 +194,7 @@ pub fn never_fewer_available_than_allowed(model: &Model, step: &Step) -> Result<
     }
     let from = step.at.saturating_sub(STALE).max(model.past.last(uid(before)));
     let here = number(before, "/status/availableReplicas").min(old);
-    let others =
-        model.list(SETS).filter(|set| controller(set) == Some(uid(deployment)) && uid(set) != uid(before));
+    let others = model.list(SETS).filter(|set| controller(set) == Some(uid(deployment)) && uid(set) != uid(before));
     // In favour of the controller: all that may have been there.
     let available = here + others.map(|set| model.past.available(uid(set), from).min(replicas(set))).sum::<i64>();
     let lost = (here - new).max(0);
