@@ -120,6 +120,17 @@ impl Containers {
         let _ = self.changes.send(Change::Pod(pod_uid.clone()));
     }
 
+    /// Its node ends what still runs, whether or not it is done.
+    fn kills(&self, id: &str) {
+        let running = |record: &&Record| record.is_running() && record.role != Role::Sandbox;
+        let Some(pod) = self.state.lock().records.get(id).filter(running).map(|record| record.pod_uid.clone()) else {
+            return;
+        };
+        let now = Timestamp::now();
+        let found = self.witness.model(|model| model.no_container_is_killed_before_its_grace_is_over(&pod, now));
+        self.witness.check("no_container_is_killed_before_its_grace_is_over", found);
+    }
+
     /// The container ends by itself or by force.
     fn exit(&self, id: &str, code: i32, reason: &str) {
         let mut state = self.state.lock();
@@ -265,6 +276,9 @@ impl Runtime for Containers {
             };
             tokio::time::sleep(if listens { takes.min(grace) } else { grace }).await;
             let (code, reason) = if listens && takes <= grace { (0, "Completed") } else { (137, "Error") };
+            if code != 0 {
+                self.kills(id);
+            }
             self.exit(id, code, reason);
             Ok(())
         }
@@ -274,6 +288,7 @@ impl Runtime for Containers {
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
         async move {
             self.work(5, 80).await?;
+            self.kills(id);
             let removed = self.state.lock().records.remove(id);
             if let Some(record) = removed.filter(Record::is_running) {
                 self.ended(&record);

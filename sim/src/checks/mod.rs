@@ -6,6 +6,9 @@
 pub mod end;
 mod model;
 mod rollout;
+mod services;
+#[cfg(test)]
+mod tests;
 
 pub use model::{Model, Step};
 
@@ -15,6 +18,7 @@ use rollout::{
     never_more_pods_than_their_replica_set_wants,
 };
 use serde_json::Value;
+use services::services_name_as_ready_what_was_ready_of_late;
 
 /// A sentence: Err says how it was broken. The model is the state before the step.
 pub type Sentence = fn(&Model, &Step) -> Result<(), String>;
@@ -33,6 +37,7 @@ pub const SAFETY: &[(&str, Sentence)] = sentences![
     never_asks_for_more_than_replicas_plus_surge,
     never_more_pods_than_their_replica_set_wants,
     never_fewer_available_than_allowed,
+    services_name_as_ready_what_was_ready_of_late,
 ];
 
 /// As `Value::pointer`, without its escapes: sentences look at every object at every commit.

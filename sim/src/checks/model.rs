@@ -2,8 +2,10 @@
 //! deployments have been allowed to go.
 
 use super::rollout::{Ceilings, Past};
+use super::services::Readiness;
 use super::{is_terminating, text, uid};
 use crate::witness::Entry;
+use jiff::Timestamp;
 use longshore_server::store::{ChangeKind, Key};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +46,7 @@ pub struct Model {
     objects: BTreeMap<Key, Arc<Value>>,
     pub(super) ceilings: Ceilings,
     pub(super) past: Past,
+    pub(super) readiness: Readiness,
     /// Containers that run: node, pod's uid, container's id → its name (empty for a sandbox).
     containers: BTreeMap<(String, String, String), String>,
     /// Pods whose objects somebody asked to be taken away by force.
@@ -107,6 +110,17 @@ impl Model {
         self.containers.remove(&(node.into(), pod.into(), id.into()));
     }
 
+    /// A container of a pod is killed by its node: Err when the pod's deletion leaves it more time. (An object that is gone
+    /// leaves none.)
+    pub fn no_container_is_killed_before_its_grace_is_over(&self, pod: &str, now: Timestamp) -> Result<(), String> {
+        let object = self.by_uid("pods", pod).filter(|object| is_terminating(object));
+        let until = object.and_then(|object| text(object, "/metadata/deletionTimestamp").parse::<Timestamp>().ok());
+        match until.filter(|until| now < *until) {
+            Some(until) => Err(format!("a container of pod {pod} is killed at {now}, it has time until {until}")),
+            None => Ok(()),
+        }
+    }
+
     fn no_two_nodes_run_one_pod(&self, node: &str, pod: &str) -> Result<(), String> {
         match self.running(pod).into_iter().find(|(other, _)| *other != node) {
             Some((other, _)) => Err(format!("pod {pod} runs on {other} and now on {node}")),
@@ -134,6 +148,9 @@ impl Model {
             ceilings.note(self, step);
             self.ceilings = ceilings;
             self.past.note(step);
+        }
+        if *key.resource == *"pods" {
+            self.readiness.note(step);
         }
     }
 }

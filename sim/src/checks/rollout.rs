@@ -153,23 +153,24 @@ impl Past {
         }
     }
 
-    /// What was true at some time of the last [`STALE`].
-    fn of(&self, uid: &str, at: Duration) -> impl Iterator<Item = &(Duration, i64, i64)> {
+    /// What was true at some time since `from`.
+    fn of(&self, uid: &str, from: Duration) -> impl Iterator<Item = &(Duration, i64, i64)> {
         let all: Vec<_> = self.0.get(uid).into_iter().flatten().collect();
-        let first = (1..all.len()).find(|next| all[*next].0 + STALE >= at).map_or(all.len(), |next| next);
+        let first = (1..all.len()).find(|next| all[*next].0 >= from).map_or(all.len(), |next| next);
         all.into_iter().skip(first.saturating_sub(1))
     }
 
-    fn available(&self, uid: &str, at: Duration) -> i64 {
-        self.of(uid, at).map(|(_, _, available)| *available).max().unwrap_or_default()
+    fn available(&self, uid: &str, from: Duration) -> i64 {
+        self.of(uid, from).map(|(_, _, available)| *available).max().unwrap_or_default()
     }
 
-    fn least_available(&self, uid: &str, at: Duration) -> i64 {
-        self.of(uid, at).map(|(_, _, available)| *available).min().unwrap_or_default()
+    fn least_replicas(&self, uid: &str, from: Duration) -> i64 {
+        self.of(uid, from).map(|(_, replicas, _)| *replicas).min().unwrap_or_default()
     }
 
-    fn least_replicas(&self, uid: &str, at: Duration) -> i64 {
-        self.of(uid, at).map(|(_, replicas, _)| *replicas).min().unwrap_or_default()
+    /// When it was last written.
+    fn last(&self, uid: &str) -> Duration {
+        self.0.get(uid).and_then(VecDeque::back).map_or(Duration::ZERO, |(at, ..)| *at)
     }
 }
 
@@ -181,6 +182,9 @@ fn told(set: &Value) -> &str {
 /// A rollout takes no available pod away where that leaves fewer than replicas less `maxUnavailable`. A deployment whose size
 /// was changed is another matter: all its sets get their share of the new size (told by their annotation), whatever is
 /// available of them; so it is in Kubernetes.
+///
+/// A set is scaled by a write that holds only for the version that was looked at. So what was known of this set is known
+/// here, and what was known of the others is no older than that version.
 pub fn never_fewer_available_than_allowed(model: &Model, step: &Step) -> Result<(), String> {
     let Some((before, after)) = step.update(SETS) else { return Ok(()) };
     let (old, new) = (replicas(before), replicas(after));
@@ -188,11 +192,13 @@ pub fn never_fewer_available_than_allowed(model: &Model, step: &Step) -> Result<
     if new >= old || is_terminating(deployment) || !rolls(deployment) || told(before) != told(after) {
         return Ok(());
     }
-    let sets = model.list(SETS).filter(|set| controller(set) == Some(uid(deployment)));
-    let available: i64 = sets.map(|set| model.past.available(uid(set), step.at).min(replicas(set))).sum();
-    // In favour of the controller: all that may have been there, and as few taken away as may have been.
-    let lost = (model.past.least_available(uid(after), step.at).min(old) - new).max(0);
-    let wanted = model.past.least_replicas(uid(deployment), step.at);
+    let from = step.at.saturating_sub(STALE).max(model.past.last(uid(before)));
+    let here = number(before, "/status/availableReplicas").min(old);
+    let others = model.list(SETS).filter(|set| controller(set) == Some(uid(deployment)) && uid(set) != uid(before));
+    // In favour of the controller: all that may have been there.
+    let available = here + others.map(|set| model.past.available(uid(set), from).min(replicas(set))).sum::<i64>();
+    let lost = (here - new).max(0);
+    let wanted = model.past.least_replicas(uid(deployment), from);
     let least = (wanted - slack(deployment).1).max(0);
     match lost > 0 && available - lost < least {
         true => Err(format!(
