@@ -189,7 +189,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         if record.role == Role::Sandbox {
             plan.steps.push(Step::StopSandbox { id: record.id.clone() });
         } else {
-            let grace = if why == Kill::SandboxGone { Duration::ZERO } else { grace(input.pod) };
+            let grace = grace(input.pod);
             plan.steps.push(Step::Kill { id: record.id.clone(), name: record.name.clone(), why, grace });
         }
     }

@@ -43,9 +43,10 @@ fn a_lost_sandbox_takes_everything_with_it() {
     world.settle();
     world.exit("id-1", 137);
     let plan = world.act(9);
+    let own = Duration::from_secs(30);
     let kills =
-        plan.steps.iter().filter(|s| matches!(s, Step::Kill { why: Kill::SandboxGone, grace, .. } if grace.is_zero()));
-    assert_eq!(kills.count(), 2);
+        plan.steps.iter().filter(|s| matches!(s, Step::Kill { why: Kill::SandboxGone, grace, .. } if *grace == own));
+    assert_eq!(kills.count(), 2, "which keep the time that their pod gives them");
     assert_eq!(world.act(9).steps, [Step::RunSandbox { attempt: 1 }]);
     world.settle();
     let all: Vec<_> =
