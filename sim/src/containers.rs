@@ -120,6 +120,11 @@ impl Containers {
         let _ = self.changes.send(Change::Pod(pod_uid.clone()));
     }
 
+    fn is_of_a_deleted_pod(&self, id: &str) -> bool {
+        let pod = self.state.lock().records.get(id).map(|record| record.pod_uid.clone());
+        pod.is_some_and(|pod| self.witness.model(|model| model.is_being_deleted(&pod)))
+    }
+
     /// Its node ends what still runs, whether or not it is done.
     fn kills(&self, id: &str) {
         let running = |record: &&Record| record.is_running() && record.role != Role::Sandbox;
@@ -270,13 +275,15 @@ impl Runtime for Containers {
     fn stop<'a>(&'a self, id: &'a str, grace: Duration) -> Answer<'a, ()> {
         async move {
             self.work(5, 20).await?;
+            // One that begins before the deletion has a grace of its own.
+            let deleted = self.is_of_a_deleted_pod(id);
             let (listens, takes) = {
                 let mut state = self.state.lock();
                 (state.dice.percent(70), state.dice.millis(20, 1500))
             };
             tokio::time::sleep(if listens { takes.min(grace) } else { grace }).await;
             let (code, reason) = if listens && takes <= grace { (0, "Completed") } else { (137, "Error") };
-            if code != 0 {
+            if code != 0 && deleted {
                 self.kills(id);
             }
             self.exit(id, code, reason);

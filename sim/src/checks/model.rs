@@ -110,6 +110,11 @@ impl Model {
         self.containers.remove(&(node.into(), pod.into(), id.into()));
     }
 
+    /// Whether a pod's object is there and marked.
+    pub fn is_being_deleted(&self, pod: &str) -> bool {
+        self.by_uid("pods", pod).is_some_and(|object| is_terminating(object))
+    }
+
     /// A container of a pod is killed by its node: Err when the pod's deletion leaves it more time. (An object that is gone
     /// leaves none.)
     pub fn no_container_is_killed_before_its_grace_is_over(&self, pod: &str, now: Timestamp) -> Result<(), String> {
