@@ -21,8 +21,22 @@ pub use installation::{Agent, Installation};
 pub use kubectl::Kubectl;
 pub use machine::Machine;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// What a web server at a port of this machine says to `GET /`, headers included.
+pub fn http_get(port: u16) -> Result<String, String> {
+    let asked = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    asked().map_err(|error: std::io::Error| error.to_string())
+}
 
 /// Looks until `check` answers something; after `patience` fails with what it was waiting for and what was last seen.
 #[track_caller]

@@ -16,7 +16,7 @@ spec:
       containers:
       - name: hello
         image: longshore/hello:{version}
-        ports: [{{containerPort: 8080}}]
+        ports: [{{name: http, containerPort: 8080}}]
         readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
 "
     )

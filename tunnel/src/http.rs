@@ -1,4 +1,4 @@
-//! Plain HTTP/1.1 over one stream: one request each, as streams cost nothing to open.
+//! Plain HTTP/1.1 over one stream: a request and its answer, or several in turn.
 
 use crate::Stream;
 use bytes::Bytes;
@@ -9,8 +9,9 @@ use hyper_util::rt::TokioIo;
 use std::error::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Sends `request` over a stream of the tunnel (or what came out of one) and answers with the response's head; its body streams, and an upgrade can be awaited on it
-/// (`hyper::upgrade::on`). Dropping the response ends the stream, and the other end learns of it.
+/// Sends `request` over a stream of the tunnel (or what came out of one), which it has to itself, and answers with the
+/// response's head; its body streams, and an upgrade can be awaited on it (`hyper::upgrade::on`). Dropping the response ends
+/// the stream, and the other end learns of it.
 pub async fn send<S, B>(stream: S, request: Request<B>) -> Result<Response<Incoming>, hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

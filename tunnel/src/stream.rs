@@ -1,6 +1,7 @@
 //! One stream of a tunnel.
 
 use crate::link::Shared;
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -73,5 +74,12 @@ impl AsyncWrite for Stream {
         let done = ready!(Pin::new(&mut self.inner).poll_shutdown(cx));
         self.shut = true;
         Poll::Ready(done.map_err(|_| self.reset()))
+    }
+}
+
+/// So that an HTTP client can keep streams for its next requests.
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
     }
 }

@@ -10,16 +10,13 @@ use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::client::Body;
 use longshore_api::ids::ClusterId;
 use longshore_tunnel::{OpenError, Stream};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Streams that wait for another request: some pods start at once, and are soon done with it. Each costs the server 20 kB.
 const IDLE: usize = 2;
@@ -85,7 +82,7 @@ impl tower::Service<Request<Body>> for OverTunnel {
 struct Connector(Link);
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Pooled>;
+    type Response = TokioIo<Stream>;
     type Error = RequestError;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -97,35 +94,8 @@ impl tower::Service<Uri> for Connector {
         let link = self.0.clone();
         async move {
             let opener = link.opener().ok_or(RequestError::Disconnected)?;
-            Ok(TokioIo::new(Pooled(opener.open().await?)))
+            Ok(TokioIo::new(opener.open().await?))
         }
         .boxed()
-    }
-}
-
-/// A stream of the tunnel as the client's pool wants it.
-struct Pooled(Stream);
-
-impl Connection for Pooled {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Pooled {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Pooled {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

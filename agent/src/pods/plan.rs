@@ -189,8 +189,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         if record.role == Role::Sandbox {
             plan.steps.push(Step::StopSandbox { id: record.id.clone() });
         } else {
-            let grace = grace(input.pod);
-            plan.steps.push(Step::Kill { id: record.id.clone(), name: record.name.clone(), why, grace });
+            let (id, name, grace) = (record.id.clone(), record.name.clone(), grace(input.pod));
+            plan.steps.push(Step::Kill { id, name, why, grace });
         }
     }
     if !plan.steps.is_empty() {

@@ -1,9 +1,8 @@
 //! Programs inside pods speak to their cluster, and the world to them by ports of their host.
 
-use longshore_e2e::{Docker, Installation, Kubectl, eventually};
+use longshore_e2e::{Docker, Installation, Kubectl, eventually, http_get};
 use serde_json::Value;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::Duration;
 
 /// A pod with the sample image, and this machine's kubectl in it.
@@ -88,13 +87,7 @@ fn a_port_of_the_host_leads_to_a_pod() {
     let port = TcpListener::bind("0.0.0.0:0").and_then(|l| l.local_addr()).expect("a free port").port();
     kubectl.apply(&pod(&kubectl, "web", "", &format!("ports: [{{containerPort: 8080, hostPort: {port}}}]")));
     kubectl.wait_ready_pods("app=web", 1);
-    let ask = || -> Result<String, String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(|e| e.to_string())?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).map_err(|e| e.to_string())?;
-        Ok(text)
-    };
+    let ask = || http_get(port);
     let text = eventually("the pod answers", Duration::from_secs(10), ask);
     assert!(text.contains("hello v1 from web"), "{text}");
     kubectl.run(&["delete", "pod", "web"]);

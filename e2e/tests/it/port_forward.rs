@@ -1,44 +1,24 @@
 //! `kubectl port-forward`, unchanged: to a pod, a Service and a Deployment, many connections, much at once, and a port that
 //! nobody listens on.
 
-use longshore_e2e::{Docker, Forward, Installation, eventually};
+use longshore_e2e::{Docker, Forward, Installation, eventually, http_get, sample};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-/// The sample's web server on 8080, what echoes on 7, and what answers with a megabyte once its client has said all on 9.
-const APP: &str = "apiVersion: apps/v1
-kind: Deployment
-metadata: {name: ports}
-spec:
-  selector: {matchLabels: {app: ports}}
-  template:
-    metadata: {labels: {app: ports}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        image: longshore/hello:v1
-        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+/// Beside the sample's web server on 8080: what echoes on 7, and what answers with a megabyte once its client has said all on 9.
+const OTHERS: &str = "
       - name: others
         image: longshore/hello:v1
         command: [sh, -c, 'nc -ll -p 7 -e cat & exec nc -ll -p 9 -e sh -c \"cat >/tmp/said; head -c 1048576 /dev/zero; busybox wc -c </tmp/said\"']
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: ports}
+metadata: {name: hello}
 spec:
-  selector: {app: ports}
+  selector: {app: hello}
   ports: [{name: web, port: 80, targetPort: 8080}]
 ";
-
-fn web(port: u16) -> Result<String, String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(|e| e.to_string())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).map_err(|e| e.to_string())?;
-    Ok(text)
-}
 
 #[test]
 fn kubectl_forwards_ports() {
@@ -47,8 +27,8 @@ fn kubectl_forwards_ports() {
     docker.make_sample_image();
     let _agent = installation.start_agent("worker", &docker);
     let kubectl = installation.kubectl();
-    kubectl.apply(APP);
-    let pod = kubectl.wait_ready_pods("app=ports", 1).remove(0);
+    kubectl.apply(&format!("{}{OTHERS}", sample::deployment(1, "v1").trim_end()));
+    let pod = kubectl.wait_ready_pods("app=hello", 1).remove(0);
     let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
     let patience = Duration::from_secs(30);
     eventually("both others listen", patience, || {
@@ -56,13 +36,13 @@ fn kubectl_forwards_ports() {
         if [":0007 ", ":0009 "].iter().all(|port| ports.contains(port)) { Ok(()) } else { Err(ports) }
     });
 
-    for target in [format!("pod/{name}"), "deploy/ports".into()] {
+    for target in [format!("pod/{name}"), "deploy/hello".into()] {
         let forward = Forward::start(&kubectl, &target, &[":8080"]);
-        let said = web(forward.port(8080)).expect("the pod answers");
+        let said = http_get(forward.port(8080)).expect("the pod answers");
         assert!(said.contains(&format!("hello v1 from {name}")), "{said}");
     }
-    let service = Forward::start(&kubectl, "svc/ports", &[":80"]);
-    assert!(web(service.port(8080)).expect("the pod answers").contains("hello v1"));
+    let service = Forward::start(&kubectl, "svc/hello", &[":80"]);
+    assert!(http_get(service.port(8080)).expect("the pod answers").contains("hello v1"));
 
     // Several at once over kubectl's one connection, in and out of step.
     let forward = Forward::start(&kubectl, &name, &[":7", ":9", ":8080"]);
@@ -86,7 +66,7 @@ fn kubectl_forwards_ports() {
     assert!(back.ends_with(b"1048576\n"));
     // One that is broken off takes none of the others along.
     drop(open.remove(0));
-    assert!(web(forward.port(8080)).expect("the pod answers").contains("hello v1"));
+    assert!(http_get(forward.port(8080)).expect("the pod answers").contains("hello v1"));
     open[3].write_all(b"still").expect("it takes");
     let mut text = [0; 5];
     open[3].read_exact(&mut text).expect("it answers");
@@ -94,7 +74,7 @@ fn kubectl_forwards_ports() {
 
     // By SPDY alone, as kubectl of before did.
     let older = Forward::start_with(&kubectl, &name, &[":8080"], &[("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false")]);
-    assert!(web(older.port(8080)).expect("the pod answers").contains("hello v1"));
+    assert!(http_get(older.port(8080)).expect("the pod answers").contains("hello v1"));
 
     // kubectl says why, and ends; that is its own way.
     let nobody = Forward::start(&kubectl, &name, &[":81"]);

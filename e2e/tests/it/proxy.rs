@@ -1,24 +1,9 @@
 //! Pods and Services asked over HTTP through the API, by unchanged kubectl.
 
-use longshore_e2e::{Docker, Forward, Installation};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use longshore_e2e::{Docker, Forward, Installation, http_get, sample};
 
-/// Two web servers: on 8080 of all addresses, on 8081 of the pod's own localhost.
-const APP: &str = "apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        image: longshore/hello:v1
-        ports: [{name: http, containerPort: 8080}]
-        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+/// Beside the sample's web server on 8080 of all addresses: one on 8081 of the pod's own localhost, and services of both sorts.
+const OTHERS: &str = "
       - name: own
         image: longshore/hello:v1
         command: [sh, -c, 'mkdir -p /tmp/www; echo own > /tmp/www/index.html; exec httpd -f -p 127.0.0.1:8081 -h /tmp/www']
@@ -28,7 +13,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec:
-  selector: {app: web}
+  selector: {app: hello}
   ports: [{name: front, port: 80, targetPort: http}]
 ---
 apiVersion: v1
@@ -52,8 +37,8 @@ fn kubectl_asks_pods_and_services() {
     docker.make_sample_image();
     let _agent = installation.start_agent("worker", &docker);
     let kubectl = installation.kubectl();
-    kubectl.apply(APP);
-    let pod = kubectl.wait_ready_pods("app=web", 1).remove(0);
+    kubectl.apply(&format!("{}{OTHERS}", sample::deployment(1, "v1").trim_end()));
+    let pod = kubectl.wait_ready_pods("app=hello", 1).remove(0);
     let name = pod["metadata"]["name"].as_str().expect("a name");
     let get = |what: &str, path: &str| {
         kubectl.try_run(&["get", "--raw", &format!("/api/v1/namespaces/default/{what}/proxy{path}")])
@@ -68,10 +53,7 @@ fn kubectl_asks_pods_and_services() {
     let refused = get(&format!("pods/{name}:8081"), "/").expect_err("nobody listens at the pod's address");
     assert!(refused.contains("connection refused"), "{refused}");
     let forward = Forward::start(&kubectl, name, &[":8081"]);
-    let mut stream = TcpStream::connect(("127.0.0.1", forward.port(8081))).expect("it is open");
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it takes");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("it answers");
+    let text = http_get(forward.port(8081)).expect("it answers");
     assert!(text.ends_with("own\n"), "{text}");
 
     let refused = get("services/elsewhere:80", "/").expect_err("it is no pod");

@@ -2,10 +2,10 @@
 
 use super::api::{Api, Context};
 use super::node_proxy::NodeProxy;
-use super::streams::{accepted, node, node_request};
+use super::streams::{host, node_request, upgrade};
+use http::HeaderValue;
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, StatusCode};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use longshore_api::Status;
 use longshore_api::ids::ClusterId;
@@ -32,11 +32,10 @@ impl PodPlace {
     /// Err, in Kubernetes's words: it is not on a node.
     pub fn of(api: &Api, cx: &Context, pod: &Value) -> Result<Self, Status> {
         let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
-        let no_host = || Status::bad_request(format!("pod {} does not have a host assigned", text("name")));
         Ok(Self {
             nodes: api.nodes.clone(),
             cluster: cx.cluster.id().clone(),
-            node: node(pod).ok_or_else(no_host)?,
+            node: host(pod, &text("name"))?,
             namespace: text("namespace"),
             name: text("name"),
             uid: text("uid"),
@@ -71,10 +70,7 @@ impl PodPlace {
         let mut request = node_request(&format!("/{way}/{}/{}", self.namespace, self.name), query)?;
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(UPGRADE, HeaderValue::from_static(RAW_PORT_PROTOCOL));
-        let mut response = self.nodes.request(&self.cluster, &self.node, request).await?;
-        let upgrade = response.extensions_mut().remove::<OnUpgrade>();
-        accepted(response, StatusCode::SWITCHING_PROTOCOLS).await?;
-        let upgrade = upgrade.ok_or_else(|| Status::internal("the node's connection was not upgraded"))?;
-        upgrade.await.map(TokioIo::new).map_err(|error| Status::internal(error.to_string()))
+        let (upgraded, _) = upgrade(&*self.nodes, &self.cluster, &self.node, request).await?;
+        upgraded.await.map(TokioIo::new).map_err(|error| Status::internal(error.to_string()))
     }
 }

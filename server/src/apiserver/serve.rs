@@ -285,17 +285,16 @@ impl<A: Authenticator> Shell<A> {
     }
 
     async fn stream(&self, mut call: Call, verb: &str) -> Result<Response<Body>, Status> {
-        // A WebSocket begins with GET; what it does is to run something.
-        let asked = Attributes { verb: "create".into(), ..call.asked.clone() };
-        allow(&call.cx.identity, &asked, &call.cx.cluster)?;
+        allow_connecting(&call)?;
         let client = Upgrading::take(&mut call.parts)?;
-        self.api.stream(&call.cx, verb, &asked.namespace, &asked.name, &call.query, client).await
+        let Attributes { namespace, name, .. } = &call.asked;
+        self.api.stream(&call.cx, verb, namespace, name, &call.query, client).await
     }
 
     async fn port_forward(&self, mut call: Call) -> Result<Response<Body>, Status> {
-        let asked = Attributes { verb: "create".into(), ..call.asked.clone() };
-        allow(&call.cx.identity, &asked, &call.cx.cluster)?;
-        self.api.port_forward(&call.cx, &asked.namespace, &asked.name, &call.query, &mut call.parts).await
+        allow_connecting(&call)?;
+        let Attributes { namespace, name, .. } = &call.asked;
+        self.api.port_forward(&call.cx, namespace, name, &call.query, &mut call.parts).await
     }
 
     async fn bind(&self, call: Call, body: Body) -> Result<Response<Body>, Status> {
@@ -346,6 +345,12 @@ impl<A: Authenticator> Shell<A> {
         let work = move || decode::body(content_type.as_deref(), &received.bytes, &target, validation);
         self.heavy.run(call.cx.cluster.id(), work).await?
     }
+}
+
+/// A WebSocket begins with GET; what it does is to run something, or to reach into a pod.
+fn allow_connecting(call: &Call) -> Result<(), Status> {
+    let asked = Attributes { verb: "create".into(), ..call.asked.clone() };
+    allow(&call.cx.identity, &asked, &call.cx.cluster)
 }
 
 /// The namespace of a collection; none for all of them.

@@ -4,6 +4,7 @@
 //! Only WebSockets are passed on: kubectl speaks SPDY only after a WebSocket failed, and gets told what would work.
 
 use super::api::{Api, Context};
+use super::node_proxy::NodeProxy;
 use super::options::GetOptions;
 use super::request::Query;
 use crate::resources::registry;
@@ -15,6 +16,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use longshore_api::Status;
 use longshore_api::field::{Error, Path};
+use longshore_api::ids::ClusterId;
 use serde_json::Value;
 
 /// What a kubelet says when it refuses fits well in this.
@@ -61,8 +63,7 @@ impl Api {
     ) -> Result<Response<Body>, Status> {
         let pod = self.pod(cx, namespace, name).await?;
         let container = container(&pod, query.text("container"), name)?;
-        let node =
-            node(&pod).ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
+        let node = host(&pod, name)?;
         if ["stdin", "stdout", "stderr"].iter().all(|stream| !query.flag(stream)) {
             return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
         }
@@ -74,10 +75,7 @@ impl Api {
         }
         let mut request = node_request(&format!("/{verb}/{namespace}/{name}/{container}"), commands.chain(streams))?;
         *request.headers_mut() = client.handshake;
-        let mut response = self.nodes.request(cx.cluster.id(), &node, request).await?;
-        let upgraded = response.extensions_mut().remove::<OnUpgrade>();
-        let response = accepted(response, StatusCode::SWITCHING_PROTOCOLS).await?;
-        let upgraded = upgraded.ok_or_else(|| Status::internal("the node's connection was not upgraded"))?;
+        let (upgraded, response) = upgrade(&*self.nodes, cx.cluster.id(), &node, request).await?;
         tokio::spawn(copy(client.connection, upgraded, format!("{verb} {namespace}/{name}")));
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -132,8 +130,22 @@ fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, names: &[&'static str]) {
     }
 }
 
-/// Copies bytes both ways until one end closes.
-async fn copy(client: OnUpgrade, node: OnUpgrade, what: String) {
+/// Asks a node for an upgrade: the connection that comes of it, and the answer's head.
+pub(super) async fn upgrade(
+    nodes: &dyn NodeProxy,
+    cluster: &ClusterId,
+    node: &str,
+    request: Request<Body>,
+) -> Result<(OnUpgrade, Response<Body>), Status> {
+    let mut response = nodes.request(cluster, node, request).await?;
+    let upgraded = response.extensions_mut().remove::<OnUpgrade>();
+    let response = accepted(response, StatusCode::SWITCHING_PROTOCOLS).await?;
+    let upgraded = upgraded.ok_or_else(|| Status::internal("the node's connection was not upgraded"))?;
+    Ok((upgraded, response))
+}
+
+/// Copies bytes both ways until both have ended, or the connection breaks.
+pub(super) async fn copy(client: OnUpgrade, node: OnUpgrade, what: String) {
     let (client, node) = match tokio::try_join!(client, node) {
         Ok(both) => both,
         Err(error) => {
@@ -172,7 +184,7 @@ fn escape(text: &str) -> String {
 }
 
 /// The response, if it is what was hoped for; else what the node said, as a `Status`.
-pub(super) async fn accepted(response: Response<Body>, wanted: StatusCode) -> Result<Response<Body>, Status> {
+async fn accepted(response: Response<Body>, wanted: StatusCode) -> Result<Response<Body>, Status> {
     let code = response.status();
     if code == wanted {
         return Ok(response);
@@ -195,8 +207,13 @@ pub(super) async fn accepted(response: Response<Body>, wanted: StatusCode) -> Re
     })
 }
 
-pub(super) fn node(pod: &Value) -> Option<String> {
+fn node(pod: &Value) -> Option<String> {
     pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()).map(String::from)
+}
+
+/// The node of a pod that must have one.
+pub(super) fn host(pod: &Value, name: &str) -> Result<String, Status> {
+    node(pod).ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))
 }
 
 /// Which container is meant: the named one if the pod has it, the only one if none is named.

@@ -247,7 +247,7 @@ impl Api {
         let mut new = match part {
             Part::Main => body,
             Part::Status => with_status(kind, old, body),
-            Part::Finalize => with_part(old, &body, &["spec", "finalizers"]),
+            Part::Finalize => with_finalizers(old, &body),
             Part::Scale => super::scale::written(resource, old, &body)?,
         };
         if matches!(part, Part::Main | Part::Scale) {
@@ -441,21 +441,15 @@ fn same_object(resource: &'static Resource, body: &Value, object: &Object) -> Re
     }
 }
 
-/// `old` with the value at `path` taken from `body`.
-fn with_part(old: &Value, body: &Value, path: &[&str]) -> Value {
+/// `old` with the finalizers that a namespace's spec has in `body`.
+fn with_finalizers(old: &Value, body: &Value) -> Value {
     let mut new = old.clone();
-    let (last, parents) = path.split_last().expect("a part has a path");
-    let value = path.iter().try_fold(body, |value, field| value.get(field));
-    let mut at = &mut new;
-    for parent in parents {
-        if !at[*parent].is_object() {
-            at[*parent] = Value::Object(Default::default());
-        }
-        at = &mut at[*parent];
+    if !new["spec"].is_object() {
+        new["spec"] = Value::Object(Map::new());
     }
-    match (value.filter(|v| !v.is_null()), at.as_object_mut()) {
-        (Some(value), Some(fields)) => drop(fields.insert(last.to_string(), value.clone())),
-        (None, Some(fields)) => drop(fields.remove(*last)),
+    match (body["spec"].get("finalizers").filter(|value| !value.is_null()), new["spec"].as_object_mut()) {
+        (Some(value), Some(spec)) => drop(spec.insert("finalizers".into(), value.clone())),
+        (None, Some(spec)) => drop(spec.remove("finalizers")),
         (_, None) => {}
     }
     new

@@ -12,12 +12,12 @@ mod target;
 
 use super::api::{Api, Context};
 use super::request;
+use super::streams::copy;
 use axum::body::Body;
 use http::header::{CONNECTION, HOST, LOCATION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use longshore_api::Status;
 use std::time::Duration;
 use target::Target;
@@ -138,7 +138,7 @@ fn to_client(
         let (Some(client), Some(pod), Some(protocol)) = (upgrading, pod, protocol) else {
             return Err(bad_gateway("the pod changed the protocol without being asked to"));
         };
-        tokio::spawn(copy(client.connection, pod));
+        tokio::spawn(copy(client.connection, pod, format!("proxy below {base}")));
         Upgrading::put(&protocol, answer.headers_mut());
         return Ok(answer);
     }
@@ -151,15 +151,4 @@ fn to_client(
         answer.headers_mut().insert(LOCATION, led);
     }
     Ok(answer)
-}
-
-/// Copies bytes both ways until both have ended.
-async fn copy(client: OnUpgrade, pod: OnUpgrade) {
-    let copied = async {
-        let (client, pod) = tokio::try_join!(client, pod).map_err(std::io::Error::other)?;
-        tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(pod)).await
-    };
-    if let Err(error) = copied.await {
-        tracing::debug!(%error, "an upgraded connection to a pod broke");
-    }
 }
