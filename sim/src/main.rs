@@ -2,15 +2,20 @@
 
 use clap::{Parser, Subcommand};
 use longshore_sim::world::{self, Verdict};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A world that takes longer than this, in real time, hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// A world that takes more of a processor's time than this never ends, in seconds.
+const PATIENCE: u64 = 300;
+/// Nor does one that takes longer than this, in real time, even where it gets little of a processor.
+const LOST: Duration = Duration::from_secs(3600);
 
 #[derive(Parser)]
 #[command(name = "longshore-sim", about = "Simulates whole clusters, each from a seed")]
@@ -72,6 +77,8 @@ fn one(seed: u64, loud: bool) -> ExitCode {
         let filter = tracing_subscriber::EnvFilter::new(filter);
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     }
+    // The kernel ends us then.
+    let _ = setrlimit(Resource::RLIMIT_CPU, PATIENCE, PATIENCE + 1);
     let Verdict { broken, digest, changes, acknowledgements, took, last_events, .. } = world::live(seed, loud);
     let seconds = took.as_secs();
     let figures = format!("{changes} changes, {acknowledgements} acknowledged, {seconds} s, history {digest}");
@@ -111,8 +118,9 @@ fn child(seed: u64) -> (bool, String) {
     let begun = Instant::now();
     let passed = loop {
         match child.try_wait() {
+            Ok(Some(status)) if status.signal() == Some(Signal::SIGXCPU as i32) => break None,
             Ok(Some(status)) => break Some(status.success()),
-            Ok(None) if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(10)),
+            Ok(None) if begun.elapsed() < LOST => std::thread::sleep(Duration::from_millis(10)),
             _ => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -124,7 +132,10 @@ fn child(seed: u64) -> (bool, String) {
     match passed {
         Some(true) => (true, text),
         Some(false) => (false, text),
-        None => (false, format!("{text}seed {seed}: BROKEN a_world_ends: after {} s", PATIENCE.as_secs())),
+        None => {
+            let after = format!("{PATIENCE} s of processor time or {} s", LOST.as_secs());
+            (false, format!("{text}seed {seed}: BROKEN a_world_ends: after {after}"))
+        }
     }
 }
 

@@ -139,7 +139,8 @@ impl World {
         self.net.trouble.store(true, Ordering::Relaxed);
         let nemesis = Nemesis::new(&self.net, &self.machines, &self.witness, self.seed);
         let nemesis = AbortOnDropHandle::new(tokio::spawn(nemesis.run()));
-        let length = self.dice.weighted(&[(5, 120), (3, 300), (1, 1200)]);
+        // Many short ones find more than few long ones; what takes long needs some.
+        let length = self.dice.weighted(&[(12, 60), (4, 120), (2, 300), (1, 1200)]);
         tokio::time::sleep(self.dice.seconds(20, length)).await;
         drop((nemesis, users));
     }

@@ -15,10 +15,12 @@ use crate::Messages;
 use crate::frame::Frame;
 use crate::pipe::{Pipe, Socket};
 use crate::stream::Stream;
+use futures::task::{ArcWake, AtomicWaker, waker};
 use futures::{FutureExt, SinkExt, StreamExt};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
@@ -134,8 +136,12 @@ impl Tunnel {
         };
         let mut beat = tokio::time::interval(side.pace(&config));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let call = Arc::new(Call::default());
         let driver = Driver {
             messages,
+            stirred: true,
+            multiplexer_waker: waker(call.clone()),
+            call,
             multiplexer: Some(yamux::Connection::new(socket, multiplexer_config(&config), mode)),
             pipe,
             side,
@@ -251,10 +257,31 @@ impl Incoming {
     }
 }
 
+/// How the multiplexer's streams call for the driver.
+///
+/// Each time yamux is polled it may find that a ping of its own is due, which wakes the other end, and by the answer this
+/// one. So beats alone, which are all that an idle tunnel carries, leave it asleep.
+#[derive(Default)]
+struct Call {
+    made: AtomicBool,
+    driver: AtomicWaker,
+}
+
+impl ArcWake for Call {
+    fn wake_by_ref(call: &Arc<Self>) {
+        call.made.store(true, Ordering::Release);
+        call.driver.wake();
+    }
+}
+
 struct Driver<M> {
     messages: M,
     /// None once the end has begun: dropping it fails all streams.
     multiplexer: Option<yamux::Connection<Socket>>,
+    multiplexer_waker: Waker,
+    call: Arc<Call>,
+    /// The pipe to the multiplexer has moved.
+    stirred: bool,
     pipe: Pipe,
     side: Side,
     shared: Arc<Shared>,
@@ -351,7 +378,10 @@ impl<M: Messages> Driver<M> {
             self.received += message.len() as u64;
             self.last_received = Instant::now();
             match Frame::decode(message).map_err(|e| Ended::Broken(e.to_string()))? {
-                Frame::Data(bytes) => self.pipe.push_incoming(bytes),
+                Frame::Data(bytes) => {
+                    self.stirred = true;
+                    self.pipe.push_incoming(bytes);
+                }
                 Frame::Beat { received } => {
                     if received > self.heard {
                         self.heard = received;
@@ -370,6 +400,12 @@ impl<M: Messages> Driver<M> {
 
     fn run_multiplexer(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         let Some(multiplexer) = &mut self.multiplexer else { return Ok(()) };
+        self.call.driver.register(cx.waker());
+        let called = self.call.made.swap(false, Ordering::AcqRel);
+        if !std::mem::take(&mut self.stirred) && !called {
+            return Ok(());
+        }
+        let cx = &mut Context::from_waker(&self.multiplexer_waker);
         loop {
             let stream = match multiplexer.poll_next_inbound(cx) {
                 Poll::Pending => break,
@@ -422,7 +458,10 @@ impl<M: Messages> Driver<M> {
                 Frame::Beat { received: self.received }
             } else {
                 match self.pipe.take_outgoing() {
-                    Some(bytes) => Frame::Data(bytes),
+                    Some(bytes) => {
+                        self.stirred = true;
+                        Frame::Data(bytes)
+                    }
                     None => break,
                 }
             };

@@ -1,7 +1,8 @@
 //! Events: what the node has to say about its pods, in the kubelet's words.
 //!
-//! Saying must never hold up doing: a bounded queue, one writer, what doesn't fit is dropped (and logged). A sentence
-//! said again is counted on the Event that exists, and an object that says too much is cut off, as client-go does it.
+//! Saying must never hold up doing: a bounded queue, one writer, what doesn't fit is dropped (and logged); and where many
+//! pods begin at once, what they are comes before what happened to them ([`Recorder::precede`]). A sentence said again is
+//! counted on the Event that exists, and an object that says too much is cut off, as client-go does it.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
@@ -9,7 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::collections::HashMap;
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How many sentences may wait for the server.
@@ -19,11 +22,30 @@ const REMEMBERED: usize = 4096;
 /// One object may say this much at once, then one more each five minutes.
 const BURST: f64 = 25.0;
 const REFILL: SignedDuration = SignedDuration::from_mins(5);
+/// How long a sentence lets others precede it.
+const COURTESY: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Sentence>,
+    queue: mpsc::Sender<Said>,
+    urgent: watch::Sender<usize>,
     _writer: std::sync::Arc<AbortOnDropHandle<()>>,
+}
+
+/// While it lives, something is on its way to the server that events let pass.
+pub struct Precedence(watch::Sender<usize>);
+
+impl Drop for Precedence {
+    fn drop(&mut self) {
+        self.0.send_modify(|urgent| *urgent -= 1);
+    }
+}
+
+/// A sentence and when it was said.
+struct Said {
+    sentence: Sentence,
+    at: Timestamp,
+    waits_until: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,8 +68,16 @@ struct About {
 impl Recorder {
     pub fn start(client: kube::Client, node: &str) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let writer = Writer { client, node: node.to_owned(), said: HashMap::new(), budgets: HashMap::new() };
-        Self { queue, _writer: std::sync::Arc::new(AbortOnDropHandle::new(tokio::spawn(writer.run(receiver)))) }
+        let urgent = watch::Sender::new(0);
+        let writer = Writer { client, node: node.to_owned(), written: HashMap::new(), budgets: HashMap::new() };
+        let writer = tokio::spawn(writer.run(receiver, urgent.subscribe()));
+        Self { queue, urgent, _writer: std::sync::Arc::new(AbortOnDropHandle::new(writer)) }
+    }
+
+    /// For what is more urgent than any event: none begins its way to the server, for a second at most, until it is dropped.
+    pub fn precede(&self) -> Precedence {
+        self.urgent.send_modify(|urgent| *urgent += 1);
+        Precedence(self.urgent.clone())
     }
 
     /// About a pod, or with `container` about a part of it. `Warning` events are the bad ones.
@@ -97,7 +127,8 @@ impl Recorder {
             sentence.message.truncate(end);
             sentence.message.push_str("...");
         }
-        if self.queue.try_send(sentence).is_err() {
+        let said = Said { sentence, at: Timestamp::now(), waits_until: Instant::now() + COURTESY };
+        if self.queue.try_send(said).is_err() {
             tracing::debug!("the queue of events is full; one was dropped");
         }
     }
@@ -106,11 +137,11 @@ impl Recorder {
 struct Writer {
     client: kube::Client,
     node: String,
-    said: HashMap<Sentence, Said>,
+    written: HashMap<Sentence, Written>,
     budgets: HashMap<String, Budget>,
 }
 
-struct Said {
+struct Written {
     name: String,
     count: i32,
     last: Timestamp,
@@ -122,14 +153,14 @@ struct Budget {
 }
 
 impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Sentence>) {
-        while let Some(sentence) = queue.recv().await {
-            let now = Timestamp::now();
-            self.forget(now);
-            if !self.within_budget(&sentence, now) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Said>, mut urgent: watch::Receiver<usize>) {
+        while let Some(Said { sentence, at, waits_until }) = queue.recv().await {
+            let _ = tokio::time::timeout_at(waits_until, urgent.wait_for(|urgent| *urgent == 0)).await;
+            self.forget(at);
+            if !self.within_budget(&sentence, at) {
                 continue;
             }
-            if let Err(e) = self.write(sentence, now).await {
+            if let Err(e) = self.write(sentence, at).await {
                 tracing::debug!(error = %e, "an event was not written");
             }
         }
@@ -149,10 +180,10 @@ impl Writer {
     }
 
     fn forget(&mut self, now: Timestamp) {
-        if self.said.len() > REMEMBERED {
-            self.said.retain(|_, said| now.duration_since(said.last) < SignedDuration::from_mins(10));
-            if self.said.len() > REMEMBERED {
-                self.said.clear();
+        if self.written.len() > REMEMBERED {
+            self.written.retain(|_, written| now.duration_since(written.last) < SignedDuration::from_mins(10));
+            if self.written.len() > REMEMBERED {
+                self.written.clear();
             }
         }
         if self.budgets.len() > REMEMBERED {
@@ -160,14 +191,14 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, sentence: Sentence, now: Timestamp) -> Result<(), kube::Error> {
+    async fn write(&mut self, sentence: Sentence, at: Timestamp) -> Result<(), kube::Error> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &sentence.namespace);
-        let time = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
-        if let Some(said) = self.said.get_mut(&sentence) {
-            said.count += 1;
-            said.last = now;
-            let patch = json!({"count": said.count, "lastTimestamp": time});
-            match api.patch(&said.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        let time = Time(Timestamp::from_second(at.as_second()).unwrap_or(at));
+        if let Some(written) = self.written.get_mut(&sentence) {
+            written.count += 1;
+            written.last = at;
+            let patch = json!({"count": written.count, "lastTimestamp": time});
+            match api.patch(&written.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
                 Ok(_) => return Ok(()),
                 // It has expired: said anew below.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -175,7 +206,8 @@ impl Writer {
             }
         }
         let about = &sentence.about;
-        let name = format!("{}.{:x}", about.name, now.as_nanosecond());
+        // Two sentences of one moment are written at two.
+        let name = format!("{}.{:x}", about.name, Timestamp::now().as_nanosecond());
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -203,7 +235,7 @@ impl Writer {
             ..Default::default()
         };
         api.create(&PostParams::default(), &event).await?;
-        self.said.insert(sentence, Said { name, count: 1, last: now });
+        self.written.insert(sentence, Written { name, count: 1, last: at });
         Ok(())
     }
 }

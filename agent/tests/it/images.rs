@@ -82,8 +82,7 @@ async fn an_image_comes_from_its_registry() {
     assert_eq!(status["image"], json!(image));
     let prefix = format!("docker-pullable://{}/team/hello@sha256:", registry.address);
     assert!(status["imageID"].as_str().unwrap().starts_with(&prefix), "{status:#}");
-    let events = machine.api.events("p");
-    assert!(events.iter().any(|(r, m)| r == "Pulled" && m.starts_with("Successfully pulled image")), "{events:?}");
+    machine.said("p", "Pulled", "Successfully pulled image").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod events;
 mod firewall;
 mod images;
 mod machine;

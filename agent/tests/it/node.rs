@@ -115,6 +115,20 @@ impl Machinery {
         }
     }
 
+    /// Waits until it was said of a pod, in words that begin so.
+    #[track_caller]
+    pub fn said(&self, pod: &str, reason: &str, start: &str) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        let deadline = Instant::now() + PATIENCE;
+        async move {
+            while !self.api.events(pod).iter().any(|(r, m)| r == reason && m.starts_with(start)) {
+                let events = self.api.events(pod);
+                assert!(Instant::now() < deadline, "{caller}: not said of {pod}: {reason} {start:?}; {events:#?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
     #[track_caller]
     pub fn running(&self, name: &str) -> impl Future<Output = Value> {
         self.until(name, "Running and Ready", |pod| {

@@ -3,6 +3,7 @@
 //! Two locks, always taken in this order: `sequencer` (who may write next) and `state` (what is committed). Reads take
 //! only the second. What was published is durable, what is durable is published before anyone is answered.
 
+use super::audience::Begun;
 use super::companion::Companions;
 use super::error::{StoreError, WriteError};
 use super::history::History;
@@ -429,13 +430,19 @@ impl Cluster {
         let mut sequencer = self.sequencer.lock();
         let more = sequencer.landed(&batch);
         let mut state = self.state.write();
-        match state.stopped {
+        let begun = match state.stopped {
             false => state.publish(&batch.changes, now, at, &self.shared.options.retention),
             // Nobody sees it here any more, but it is durable and will be acknowledged.
-            true => self.shared.note(&self.info.id, batch.last()),
-        }
+            true => {
+                self.shared.note(&self.info.id, batch.last());
+                None
+            }
+        };
         drop(state);
         drop(sequencer);
+        if let Some(begun) = begun {
+            tokio::spawn(rounds(self.this.clone(), begun));
+        }
         self.reached.send_replace(batch.last());
         batch.close(Outcome::Committed);
         more
@@ -560,6 +567,15 @@ impl Cluster {
     }
 }
 
+/// Begins one round of a cluster's audience after the other, as long as there is something to tell.
+async fn rounds(cluster: Weak<Cluster>, begun: Begun) {
+    let mut next = Some(begun);
+    while let Some(begun) = next {
+        begun.rested().await;
+        next = cluster.upgrade().and_then(|cluster| cluster.state.write().hub.next_round());
+    }
+}
+
 impl State {
     fn loaded(&self) -> Result<(), StoreError> {
         match self.stopped {
@@ -568,7 +584,7 @@ impl State {
         }
     }
 
-    fn publish(&mut self, changes: &[Arc<Change>], now: Duration, at: i64, keep: &super::Retention) {
+    fn publish(&mut self, changes: &[Arc<Change>], now: Duration, at: i64, keep: &super::Retention) -> Option<Begun> {
         for change in changes {
             let object = &change.object;
             match change.kind {
@@ -581,8 +597,8 @@ impl State {
             self.history.push(change.clone(), now);
             self.revision = object.revision;
         }
-        self.hub.publish(changes);
         self.note_minute(now, keep);
+        self.hub.publish(changes)
     }
 
     /// Compacts what is both old enough and far enough back.

@@ -9,6 +9,7 @@
 //! lease is checked after each answer was taken). Nothing outside this room knows SQL of objects; nothing in it knows HTTP.
 
 mod clock;
+mod audience;
 mod cluster;
 mod companion;
 mod error;

@@ -5,6 +5,7 @@
 //! comparisons) and wakes each watcher once for a whole batch. A watcher that lets more than its bound gather is dropped
 //! and told so: it lists again, nobody else waits for it, and memory stays bounded.
 
+use super::audience::{Audience, Begun, Turn};
 use super::history::weight;
 use super::object::{Change, ResourceName, Revision};
 use parking_lot::Mutex;
@@ -29,6 +30,11 @@ pub struct WatchFilter {
 pub const WATCHABLE_FIELDS: [&str; 4] = ["metadata.name", "spec.nodeName", "involvedObject.uid", "involvedObject.name"];
 
 impl WatchFilter {
+    /// The server's own, and those of one object or one node's pods: few are told of one change.
+    fn is_narrow(&self) -> bool {
+        self.internal || self.field.is_some()
+    }
+
     pub fn passes(&self, change: &Change) -> bool {
         let key = &change.object.key;
         self.resource.as_ref().is_none_or(|r| *r == key.resource)
@@ -83,12 +89,13 @@ struct Queue {
     changes: Vec<Arc<Change>>,
     bytes: usize,
     ended: Option<Ended>,
+    turn: Option<Turn>,
 }
 
 impl Feed {
     pub fn new(filter: WatchFilter, limit: usize, queued: Vec<Arc<Change>>) -> Self {
         let bytes = queued.iter().map(|c| weight(c)).sum();
-        let queue = Queue { changes: queued, bytes, ended: None };
+        let queue = Queue { changes: queued, bytes, ..Queue::default() };
         Self { filter, limit: limit.max(bytes), queue: Mutex::new(queue), wake: Notify::new() }
     }
 
@@ -105,6 +112,14 @@ impl Feed {
         }
         queue.changes.push(change.clone());
         queue.changes.len() == 1
+    }
+
+    /// Wakes the watcher; until it looks, it takes its turn.
+    pub fn wake(&self, turn: Option<Turn>) {
+        if turn.is_some() {
+            self.queue.lock().turn = turn;
+        }
+        self.wake.notify_one();
     }
 
     /// Ends the watch after what is queued.
@@ -126,6 +141,7 @@ impl Feed {
     /// What is queued, at most about `TAKEN_BYTES` of it: the rest stays where it counts.
     pub fn take(&self) -> Option<WatchItem> {
         let mut queue = self.queue.lock();
+        queue.turn = None;
         if queue.changes.is_empty() {
             return queue.ended.map(WatchItem::Ended);
         }
@@ -154,6 +170,7 @@ pub(super) struct Hub {
     everything: Vec<Arc<Feed>>,
     resources: HashMap<ResourceName, Interest>,
     external: usize,
+    audience: Audience,
 }
 
 #[derive(Debug, Default)]
@@ -219,23 +236,22 @@ impl Hub {
         }
     }
 
-    /// Puts a batch into the queues it concerns, in order, then wakes their watchers.
-    pub fn publish(&self, changes: &[Arc<Change>]) {
+    /// Puts a batch into the queues it concerns, in order, then wakes their watchers. Some: many of them; when their round is
+    /// over, the next one is to be begun ([`Hub::next_round`]).
+    pub fn publish(&mut self, changes: &[Arc<Change>]) -> Option<Begun> {
+        let Self { everything, resources, audience, .. } = self;
         let mut woken: Vec<&Arc<Feed>> = Vec::new();
         for change in changes {
-            let concerned = self.everything.iter().chain(self.concerned(change));
+            let concerned = everything.iter().chain(concerned(resources, change));
             woken.extend(concerned.filter(|feed| feed.filter.passes(change) && feed.push(change)));
         }
-        woken.iter().for_each(|feed| feed.wake.notify_one());
+        let (few, many): (Vec<_>, Vec<_>) = woken.into_iter().partition(|feed| feed.filter.is_narrow());
+        few.iter().for_each(|feed| feed.wake(None));
+        audience.tell(many.into_iter())
     }
 
-    /// The feeds of the change's resource that may want it, each once.
-    fn concerned<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = &'a Arc<Feed>> {
-        let interest = self.resources.get(&change.object.key.resource);
-        interest.into_iter().flat_map(move |interest| {
-            let namespace = interest.namespaces.get(&change.object.key.namespace).into_iter().flatten();
-            interest.whole.iter().chain(namespace).chain(interest.by_field(change))
-        })
+    pub fn next_round(&mut self) -> Option<Begun> {
+        self.audience.next_round()
     }
 
     /// Ends all watches.
@@ -246,6 +262,18 @@ impl Hub {
         self.everything.iter().chain(narrow).for_each(|feed| feed.end(reason));
         *self = Self::default();
     }
+}
+
+/// The feeds of the change's resource that may want it, each once.
+fn concerned<'a>(
+    resources: &'a HashMap<ResourceName, Interest>,
+    change: &'a Change,
+) -> impl Iterator<Item = &'a Arc<Feed>> {
+    let interest = resources.get(&change.object.key.resource);
+    interest.into_iter().flat_map(move |interest| {
+        let namespace = interest.namespaces.get(&change.object.key.namespace).into_iter().flatten();
+        interest.whole.iter().chain(namespace).chain(interest.by_field(change))
+    })
 }
 
 fn remove(feeds: &mut Vec<Arc<Feed>>, feed: &Arc<Feed>) -> bool {

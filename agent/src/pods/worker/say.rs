@@ -1,6 +1,7 @@
 //! What the worker says of its pod, and what it hears: the object's status, there and back.
 
 use super::Worker;
+use crate::node::events::Precedence;
 use crate::pods::plan::{Ending, Plan};
 use crate::pods::{spec, status};
 use crate::runtime::Record;
@@ -19,6 +20,7 @@ pub struct Word {
     name: String,
     patch: Value,
     status: PodStatus,
+    precedence: Precedence,
 }
 
 /// What became of it.
@@ -33,9 +35,11 @@ pub enum Answer {
 
 impl Word {
     pub async fn say(self) -> Answer {
-        let Self { api, name, patch, status } = self;
+        let Self { api, name, patch, status, precedence } = self;
         let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
-        match tokio::time::timeout(PATIENCE, api.patch_status(&name, &params, &patch)).await {
+        let answered = tokio::time::timeout(PATIENCE, api.patch_status(&name, &params, &patch)).await;
+        drop(precedence);
+        match answered {
             Ok(Ok(object)) => Answer::Taken { status, object: Some(Box::new(object)) },
             // Gone: there is nobody to tell. (A conflict may pass; where another pod has the name, we hear of it soon.)
             Ok(Err(kube::Error::Api(refusal))) if refusal.code == 404 => Answer::Taken { status, object: None },
@@ -84,7 +88,8 @@ impl Worker {
             return None;
         };
         let api = Api::namespaced(self.context.client.clone(), spec::namespace(pod));
-        Some(Word { api, name: spec::name(pod).to_owned(), patch, status: self.last.clone() })
+        let precedence = self.context.events.precede();
+        Some(Word { api, name: spec::name(pod).to_owned(), patch, status: self.last.clone(), precedence })
     }
 
     pub(super) fn told(&mut self, answer: Answer) {

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole: pure ones on a log in memory that can be made to fail, and the same promises on a real
 //! Postgres that is stopped, killed and locked.
 
+mod audience;
 mod faults;
 // The checker lies with the whole-system tests, which may not name this crate.
 #[path = "../../../../e2e/src/linearizable.rs"]
