@@ -3,7 +3,6 @@
 //! Two locks, always taken in this order: `sequencer` (who may write next) and `state` (what is committed). Reads take
 //! only the second. What was published is durable, what is durable is published before anyone is answered.
 
-use super::audience::Begun;
 use super::companion::Companions;
 use super::error::{StoreError, WriteError};
 use super::history::History;
@@ -22,6 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A write is answered 504 after so long: Postgres neither confirmed nor refused it. Longer than a restart of Postgres
@@ -430,7 +430,7 @@ impl Cluster {
         let mut sequencer = self.sequencer.lock();
         let more = sequencer.landed(&batch);
         let mut state = self.state.write();
-        let begun = match state.stopped {
+        let round = match state.stopped {
             false => state.publish(&batch.changes, now, at, &self.shared.options.retention),
             // Nobody sees it here any more, but it is durable and will be acknowledged.
             true => {
@@ -440,8 +440,8 @@ impl Cluster {
         };
         drop(state);
         drop(sequencer);
-        if let Some(begun) = begun {
-            tokio::spawn(rounds(self.this.clone(), begun));
+        if let Some(at) = round {
+            tokio::spawn(rounds(self.this.clone(), at));
         }
         self.reached.send_replace(batch.last());
         batch.close(Outcome::Committed);
@@ -567,12 +567,12 @@ impl Cluster {
     }
 }
 
-/// Begins one round of a cluster's audience after the other, as long as there is something to tell.
-async fn rounds(cluster: Weak<Cluster>, begun: Begun) {
-    let mut next = Some(begun);
-    while let Some(begun) = next {
-        begun.rested().await;
-        next = cluster.upgrade().and_then(|cluster| cluster.state.write().hub.next_round());
+/// Begins the rounds of a cluster's audience, the next one at `at`, as long as there is something to tell.
+async fn rounds(cluster: Weak<Cluster>, at: Instant) {
+    let mut next = Some(at);
+    while let Some(at) = next {
+        tokio::time::sleep_until(at).await;
+        next = cluster.upgrade().and_then(|cluster| cluster.state.write().hub.next_round(Instant::now()));
     }
 }
 
@@ -584,7 +584,7 @@ impl State {
         }
     }
 
-    fn publish(&mut self, changes: &[Arc<Change>], now: Duration, at: i64, keep: &super::Retention) -> Option<Begun> {
+    fn publish(&mut self, changes: &[Arc<Change>], now: Duration, at: i64, keep: &super::Retention) -> Option<Instant> {
         for change in changes {
             let object = &change.object;
             match change.kind {
@@ -598,7 +598,7 @@ impl State {
             self.revision = object.revision;
         }
         self.note_minute(now, keep);
-        self.hub.publish(changes)
+        self.hub.publish(changes, Instant::now())
     }
 
     /// Compacts what is both old enough and far enough back.

@@ -8,8 +8,8 @@
 //! a cluster can't write to it (epoch and revision are checked in the statement that writes) and doesn't serve it (the
 //! lease is checked after each answer was taken). Nothing outside this room knows SQL of objects; nothing in it knows HTTP.
 
-mod clock;
 mod audience;
+mod clock;
 mod cluster;
 mod companion;
 mod error;

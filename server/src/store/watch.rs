@@ -5,13 +5,14 @@
 //! comparisons) and wakes each watcher once for a whole batch. A watcher that lets more than its bound gather is dropped
 //! and told so: it lists again, nobody else waits for it, and memory stays bounded.
 
-use super::audience::{Audience, Begun, Turn};
+use super::audience::Audience;
 use super::history::weight;
 use super::object::{Change, ResourceName, Revision};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Which changes a watch is told. The finer filters (selectors) are the caller's.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +90,6 @@ struct Queue {
     changes: Vec<Arc<Change>>,
     bytes: usize,
     ended: Option<Ended>,
-    turn: Option<Turn>,
 }
 
 impl Feed {
@@ -114,11 +114,7 @@ impl Feed {
         queue.changes.len() == 1
     }
 
-    /// Wakes the watcher; until it looks, it takes its turn.
-    pub fn wake(&self, turn: Option<Turn>) {
-        if turn.is_some() {
-            self.queue.lock().turn = turn;
-        }
+    pub fn wake(&self) {
         self.wake.notify_one();
     }
 
@@ -141,7 +137,6 @@ impl Feed {
     /// What is queued, at most about `TAKEN_BYTES` of it: the rest stays where it counts.
     pub fn take(&self) -> Option<WatchItem> {
         let mut queue = self.queue.lock();
-        queue.turn = None;
         if queue.changes.is_empty() {
             return queue.ended.map(WatchItem::Ended);
         }
@@ -236,9 +231,9 @@ impl Hub {
         }
     }
 
-    /// Puts a batch into the queues it concerns, in order, then wakes their watchers. Some: many of them; when their round is
-    /// over, the next one is to be begun ([`Hub::next_round`]).
-    pub fn publish(&mut self, changes: &[Arc<Change>]) -> Option<Begun> {
+    /// Puts a batch into the queues it concerns, in order, then wakes their watchers. Some: those were many, and what comes
+    /// until then waits for [`Hub::next_round`].
+    pub fn publish(&mut self, changes: &[Arc<Change>], now: Instant) -> Option<Instant> {
         let Self { everything, resources, audience, .. } = self;
         let mut woken: Vec<&Arc<Feed>> = Vec::new();
         for change in changes {
@@ -246,12 +241,13 @@ impl Hub {
             woken.extend(concerned.filter(|feed| feed.filter.passes(change) && feed.push(change)));
         }
         let (few, many): (Vec<_>, Vec<_>) = woken.into_iter().partition(|feed| feed.filter.is_narrow());
-        few.iter().for_each(|feed| feed.wake(None));
-        audience.tell(many.into_iter())
+        few.iter().for_each(|feed| feed.wake());
+        audience.tell(many.into_iter(), now)
     }
 
-    pub fn next_round(&mut self) -> Option<Begun> {
-        self.audience.next_round()
+    /// Wakes those who waited. Some: when to do so again.
+    pub fn next_round(&mut self, now: Instant) -> Option<Instant> {
+        self.audience.next_round(now)
     }
 
     /// Ends all watches.
