@@ -1,1 +1,4 @@
+pub mod keys;
 pub mod packet;
+pub mod path;
+pub mod reflect;
