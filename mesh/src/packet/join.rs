@@ -5,7 +5,7 @@
 //! same connection, in sequence, equal headers, a checksum that holds. Everything else passes as it came, in its order.
 
 use super::header::{self, Ipv4, Tcp, be16, flag, put16};
-use super::virtio::{self, Virtio};
+use super::virtio::Virtio;
 use std::io::IoSlice;
 use std::ops::Range;
 
@@ -76,10 +76,6 @@ impl Batch {
         (group.push, group.segment) = (false, None);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
     /// Hands `write` each packet with its virtio header as slices, in order, and begins anew. The first headers of joined
     /// packets in `buffer` are changed.
     pub fn flush(&mut self, buffer: &mut [u8], mut write: impl FnMut(&[IoSlice<'_>])) {
@@ -143,9 +139,6 @@ impl Group {
     }
 }
 
-/// Bytes before each packet.
-pub const HEADROOM: usize = virtio::LENGTH;
-
 #[cfg(test)]
 mod tests {
     use super::super::samples::tcp;
@@ -169,7 +162,7 @@ mod tests {
             let virtio = Virtio::decode(slices[0].first_chunk().unwrap()).unwrap();
             written.push((virtio, slices[1..].iter().flat_map(|s| s.to_vec()).collect()));
         });
-        assert!(batch.is_empty());
+        assert_eq!(batch.used, 0);
         written
     }
 
