@@ -37,7 +37,10 @@ impl Table {
     pub fn new(peers: BTreeMap<NodeId, PeerInfo>, before: &Table, now: SystemTime) -> Self {
         let mut table = Table::default();
         for (id, info) in peers.into_iter().filter(|(_, info)| info.expires > now) {
-            let live = before.ids.get(&id).map_or_else(|| Arc::new(Mutex::<Option<Live>>::default()), |peer| peer.live.clone());
+            let live = before
+                .ids
+                .get(&id)
+                .map_or_else(|| Arc::new(Mutex::<Option<Live>>::default()), |peer| peer.live.clone());
             let peer = Arc::new(Peer { id: id.clone(), info, live });
             for key in &peer.info.keys {
                 table.keys.insert(*key, peer.clone());
@@ -90,7 +93,12 @@ mod tests {
     use std::time::Duration;
 
     fn peer(slice: &str, expires: SystemTime) -> PeerInfo {
-        PeerInfo { keys: vec![PrivateKey::generate().public()], slice: slice.parse().unwrap(), candidates: vec![], expires }
+        PeerInfo {
+            keys: vec![PrivateKey::generate().public()],
+            slice: slice.parse().unwrap(),
+            candidates: vec![],
+            expires,
+        }
     }
 
     #[test]

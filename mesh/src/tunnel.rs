@@ -59,9 +59,13 @@ pub struct Tunnel {
 /// What came out of a datagram.
 pub enum Opened {
     /// A packet: the first `length` bytes of the room.
-    Packet { length: usize },
+    Packet {
+        length: usize,
+    },
     /// The first `length` bytes of the room are to be sent to the peer.
-    Answer { length: usize },
+    Answer {
+        length: usize,
+    },
     Nothing,
     /// Not authentic, a repetition, or of no session.
     Wrong,

@@ -48,7 +48,9 @@ impl Socket {
     pub async fn send(&self, to: SocketAddr, segment: usize, bytes: &[u8]) -> Result<(), Refusal> {
         let at_once = self.state.max_gso_segments().clamp(1, MOST_SEGMENTS);
         for part in bytes.chunks(segment * at_once) {
-            let sent = self.io.async_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), &transmit(to, segment, part)));
+            let sent = self
+                .io
+                .async_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), &transmit(to, segment, part)));
             judged(sent.await)?;
         }
         Ok(())
@@ -75,9 +77,14 @@ fn judged(sent: io::Result<()>) -> Result<(), Refusal> {
     let Err(error) = sent else { return Ok(()) };
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EMSGSIZE) => Err(Refusal::TooBig),
-        Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EPERM | Errno::EADDRNOTAVAIL | Errno::ENETDOWN | Errno::EAFNOSUPPORT) => {
-            Err(Refusal::Unreachable)
-        }
+        Some(
+            Errno::ENETUNREACH
+            | Errno::EHOSTUNREACH
+            | Errno::EPERM
+            | Errno::EADDRNOTAVAIL
+            | Errno::ENETDOWN
+            | Errno::EAFNOSUPPORT,
+        ) => Err(Refusal::Unreachable),
         _ => {
             tracing::trace!(%error, "the kernel sent nothing");
             Ok(())

@@ -6,15 +6,15 @@ use crate::map::Table;
 use crate::packet::header::{Ipv4, Tcp};
 use crate::packet::join::Batch;
 use crate::packet::mss;
-use crate::path::Via;
 use crate::path::message::{self, Message};
+use crate::path::{Route, Via};
 use crate::peer::{Live, Peer};
 use crate::reflect;
 use crate::relay::Relayed;
 use crate::tunnel::{LEAST_ROOM, Opened, OwnKey};
 use crate::udp::Socket;
-use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::Packet;
+use boringtun::noise::handshake::parse_handshake_anon;
 use longshore_api::ids::NodeId;
 use quinn_udp::RecvMeta;
 use std::io::{self, IoSliceMut};
@@ -26,12 +26,14 @@ use tokio::sync::mpsc;
 const BUFFERS: usize = 8;
 const BUFFER: usize = 65_536;
 
+/// WireGuard's messages: their first four bytes.
 const HANDSHAKE: u32 = 1;
+const RESPONSE: u32 = 2;
 const DATA: u32 = 4;
 
 /// By what a datagram came. From the relay, with who sent it.
 #[derive(Clone, Copy)]
-struct From<'a> {
+struct Origin<'a> {
     via: Via,
     peer: Option<&'a NodeId>,
 }
@@ -59,13 +61,15 @@ pub async fn inbound_udp(core: Arc<Core>, socket: Arc<Socket>) -> io::Result<()>
             match socket.receive(&mut slices, &mut meta).await {
                 Ok(count) => count,
                 // What an ICMP said of an earlier datagram.
-                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => continue,
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => {
+                    continue;
+                }
                 Err(e) => return Err(e),
             }
         };
         let (table, now) = (inbound.core.table(), Instant::now());
         for (meta, buffer) in meta[..count].iter().zip(buffers.chunks(BUFFER)) {
-            let from = From { via: Via::Udp(crate::canonical(meta.addr)), peer: None };
+            let from = Origin { via: Via::Udp(crate::canonical(meta.addr)), peer: None };
             inbound.take(&table, now, from, meta.stride, &buffer[..meta.len]);
         }
         inbound.flush();
@@ -80,7 +84,7 @@ pub async fn inbound_relay(core: Arc<Core>, mut incoming: mpsc::Receiver<Relayed
         let (table, now) = (inbound.core.table(), Instant::now());
         for Relayed { peer, segment, bytes } in relayed.drain(..) {
             if bytes.len() <= BUFFER {
-                inbound.take(&table, now, From { via: Via::Relay, peer: Some(&peer) }, segment.into(), &bytes);
+                inbound.take(&table, now, Origin { via: Via::Relay, peer: Some(&peer) }, segment.into(), &bytes);
             }
         }
         inbound.flush();
@@ -100,13 +104,13 @@ impl Inbound {
     }
 
     /// Datagrams of one sender.
-    fn take(&mut self, table: &Table, now: Instant, from: From<'_>, stride: usize, bytes: &[u8]) {
+    fn take(&mut self, table: &Table, now: Instant, from: Origin<'_>, stride: usize, bytes: &[u8]) {
         self.last = None;
         for datagram in bytes.chunks(stride.max(1)) {
             let Some(kind) = datagram.first_chunk().map(|kind| u32::from_le_bytes(*kind)) else { continue };
             match kind {
                 HANDSHAKE => self.handshake(table, now, from, datagram),
-                2..=DATA => self.sealed(table, now, from, datagram),
+                RESPONSE..=DATA => self.sealed(table, now, from, kind, datagram),
                 _ if datagram[..4] == message::MAGIC => self.about_paths(table, now, from, datagram),
                 _ => {
                     if let (Some((number, address)), Via::Udp(by)) = (reflect::answered(datagram), from.via) {
@@ -131,9 +135,8 @@ impl Inbound {
     }
 
     /// Data, or the rest of a handshake that we began.
-    fn sealed(&mut self, table: &Table, now: Instant, from: From<'_>, datagram: &[u8]) {
-        let at = if datagram[0] == 4 { 4 } else { 8 };
-        let at = if datagram[0] == 3 { 4 } else { at };
+    fn sealed(&mut self, table: &Table, now: Instant, from: Origin<'_>, kind: u32, datagram: &[u8]) {
+        let at = if kind == RESPONSE { 8 } else { 4 };
         let Some(index) = datagram.get(at..at + 4).and_then(|i| i.first_chunk()) else { return };
         let index = u32::from_le_bytes(*index) >> 8;
         let Some(peer) = self.indexed(table, index) else { return };
@@ -145,7 +148,7 @@ impl Inbound {
         self.open(now, from, &peer, live, index, datagram);
     }
 
-    fn handshake(&mut self, table: &Table, now: Instant, from: From<'_>, datagram: &[u8]) {
+    fn handshake(&mut self, table: &Table, now: Instant, from: Origin<'_>, datagram: &[u8]) {
         let Some((own, theirs)) = self.who_shakes_hands(datagram) else { return };
         let Some(peer) = table.of_key(&theirs) else { return };
         if from.peer.is_some_and(|said| *said != peer.id) {
@@ -161,7 +164,8 @@ impl Inbound {
     fn who_shakes_hands(&self, datagram: &[u8]) -> Option<(OwnKey, PublicKey)> {
         for own in self.core.own_keys() {
             let mut cookie = [0; 64];
-            let verified = own.limiter.verify_packet(Some(std::net::Ipv4Addr::UNSPECIFIED.into()), datagram, &mut cookie);
+            let verified =
+                own.limiter.verify_packet(Some(std::net::Ipv4Addr::UNSPECIFIED.into()), datagram, &mut cookie);
             if let Ok(Packet::HandshakeInit(init)) = verified {
                 let half = parse_handshake_anon(own.private.secret(), &own.public.to_x25519(), &init).ok()?;
                 return Some((own, PublicKey::from_bytes(half.peer_static_public)));
@@ -183,7 +187,7 @@ impl Inbound {
         index
     }
 
-    fn open(&mut self, now: Instant, from: From<'_>, peer: &Arc<Peer>, live: &mut Live, index: u32, datagram: &[u8]) {
+    fn open(&mut self, now: Instant, from: Origin<'_>, peer: &Arc<Peer>, live: &mut Live, index: u32, datagram: &[u8]) {
         if self.opened.len() < self.used + datagram.len() + LEAST_ROOM {
             self.flush();
         }
@@ -201,8 +205,8 @@ impl Inbound {
             Opened::Wrong => return,
         }
         let via = match live.finder.route() {
-            crate::path::Route::Direct { to, .. } => Via::Udp(to),
-            crate::path::Route::Relay => Via::Relay,
+            Route::Direct { to, .. } => Via::Udp(to),
+            Route::Relay => Via::Relay,
         };
         let Some(tunnel) = live.indexed(index) else { return };
         while let Some(length) = tunnel.next_waiting(&mut self.room) {
@@ -231,7 +235,7 @@ impl Inbound {
         self.used += length;
     }
 
-    fn about_paths(&mut self, table: &Table, now: Instant, from: From<'_>, datagram: &[u8]) {
+    fn about_paths(&mut self, table: &Table, now: Instant, from: Origin<'_>, datagram: &[u8]) {
         let Some((sender, receiver)) = message::tags(datagram) else { return };
         let Some((theirs, peer)) = table.of_tag(&sender) else { return };
         let Some(own) = self.core.own_keys().into_iter().find(|own| own.tag == receiver) else { return };

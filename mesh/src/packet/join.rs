@@ -46,8 +46,7 @@ impl Batch {
         let Some(tcp) = tcp else { return self.begin(range, 0, 0, None) };
         let payload = ip.total - tcp.headers;
         let plain = tcp.flags & !flag::PSH == flag::ACK;
-        let joinable =
-            plain && payload > 0 && ip.pseudo(ip.total - tcp.at).add(&packet[tcp.at..]).finish() == 0;
+        let joinable = plain && payload > 0 && ip.pseudo(ip.total - tcp.at).add(&packet[tcp.at..]).finish() == 0;
         let latest = self.groups[..self.used].iter_mut().rev().take(LOOK_BACK).find(|group| {
             let first = &buffer[group.parts[0].clone()];
             group.headers > 0 && first[12..24] == packet[12..24]
@@ -59,7 +58,8 @@ impl Batch {
             group.open = None;
         }
         let whole = tcp.flags & flag::PSH == 0;
-        let open = (joinable && whole).then(|| Open { next: tcp.sequence.wrapping_add(payload as u32), segment: payload });
+        let open =
+            (joinable && whole).then(|| Open { next: tcp.sequence.wrapping_add(payload as u32), segment: payload });
         self.begin(range, tcp.at, tcp.headers, open);
     }
 
@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn what_is_not_in_sequence_starts_anew() {
-        let written = joined(&[tcp(0, flag::ACK, &[0; 100]), tcp(500, flag::ACK, &[0; 100]), tcp(600, flag::ACK, &[0; 100])]);
+        let written =
+            joined(&[tcp(0, flag::ACK, &[0; 100]), tcp(500, flag::ACK, &[0; 100]), tcp(600, flag::ACK, &[0; 100])]);
         assert_eq!(written.iter().map(|w| w.1.len()).collect::<Vec<_>>(), [140, 240]);
     }
 

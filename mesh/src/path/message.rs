@@ -37,7 +37,8 @@ pub enum Message {
 /// The tags of sender and receiver, of what may be a message. The mac is not checked.
 pub fn tags(bytes: &[u8]) -> Option<(Tag, Tag)> {
     let header = bytes.get(..HEADER)?;
-    (header[..4] == MAGIC).then(|| (header[4..12].try_into().unwrap_or_default(), header[12..20].try_into().unwrap_or_default()))
+    (header[..4] == MAGIC)
+        .then(|| (header[4..12].try_into().unwrap_or_default(), header[12..20].try_into().unwrap_or_default()))
 }
 
 impl Message {

@@ -47,7 +47,10 @@ pub enum Via {
 pub enum Route {
     Relay,
     /// `size`: of UDP payload, at most.
-    Direct { to: SocketAddr, size: u16 },
+    Direct {
+        to: SocketAddr,
+        size: u16,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,7 +237,10 @@ impl Finder {
             return self.lose(now);
         }
         // Small ones pass, large ones don't.
-        if candidate.full_unanswered.is_some_and(|since| now >= since + REPEAT * 3 && candidate.last_pong >= Some(since)) {
+        if candidate
+            .full_unanswered
+            .is_some_and(|since| now >= since + REPEAT * 3 && candidate.last_pong >= Some(since))
+        {
             candidate.size = Some(LEAST_SIZE);
             candidate.full_unanswered = None;
             return self.probe(now, chosen, LEAST_SIZE, actions);

@@ -124,7 +124,18 @@ impl World {
         nodes[1].finder.list(start, &known[0]);
         let chance = StdRng::seed_from_u64(seed);
         let delay = Duration::from_millis(20);
-        Self { start, now: start, nodes, under_way: Vec::new(), delay, loss: 0.0, carries: 1472, chance, busy: true, sent: 0 }
+        Self {
+            start,
+            now: start,
+            nodes,
+            under_way: Vec::new(),
+            delay,
+            loss: 0.0,
+            carries: 1472,
+            chance,
+            busy: true,
+            sent: 0,
+        }
     }
 
     fn act(&mut self, who: usize, actions: Vec<Action>) {
@@ -291,7 +302,8 @@ fn a_node_that_moves_is_found_again() {
     let (now, mut actions) = (world.now, Vec::new());
     world.nodes[0].finder.moved(now, &mut actions);
     world.act(0, actions);
-    let there = |w: &World| matches!(w.nodes[1].finder.route(), Route::Direct { to, .. } if to.ip() == IpAddr::from(moved));
+    let there =
+        |w: &World| matches!(w.nodes[1].finder.route(), Route::Direct { to, .. } if to.ip() == IpAddr::from(moved));
     let found = world.run(seconds(5), there).unwrap();
     assert!(found < seconds(1), "{found:?}");
 }

@@ -192,9 +192,11 @@ fn rules(nat: Nat) -> String {
     let (forward, before, after) = match nat {
         Nat::None | Nat::PortRestricted => ("", String::new(), "masquerade"),
         Nat::FullCone => ("", format!("iif eth0 udp dport 4000 {behind}"), "masquerade"),
-        Nat::AddressRestricted => {
-            ("iif lan update @seen { ip daddr }", format!("iif eth0 ip saddr @seen udp dport 4000 {behind}"), "masquerade")
-        }
+        Nat::AddressRestricted => (
+            "iif lan update @seen { ip daddr }",
+            format!("iif eth0 ip saddr @seen udp dport 4000 {behind}"),
+            "masquerade",
+        ),
         Nat::Symmetric => ("", String::new(), "masquerade fully-random"),
         Nat::UdpBlocked => ("meta l4proto udp drop", String::new(), "masquerade"),
     };

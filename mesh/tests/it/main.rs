@@ -3,4 +3,5 @@
 mod internet;
 mod node;
 mod paths;
+mod peers;
 mod tcp;

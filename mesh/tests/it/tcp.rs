@@ -90,4 +90,3 @@ impl Flow {
         assert_eq!(sent, received);
     }
 }
-
