@@ -131,9 +131,9 @@ async fn a_narrow_path_is_measured_and_used() {
     let hub = Arc::new(Hub::default());
     let sites = [internet.site(Nat::PortRestricted), internet.site(Nat::None)];
     // A hop in the middle that takes 1400 bytes and says nothing about what it drops.
-    sites[0].router.as_ref().unwrap().nft(
-        "table ip narrow { chain forward { type filter hook forward priority 10; meta length > 1400 meta l4proto udp drop; } }",
-    );
+    let router = sites[0].router.as_ref().unwrap();
+    router.ip("link set eth0 mtu 1400");
+    router.nft("table ip silent {\nchain output { type filter hook output priority 0; meta l4proto icmp drop; }\n}");
     let [a, b] = [Node::at(&sites[0], 1, &hub), Node::at(&sites[1], 2, &hub)];
     introduce(&[&a, &b]);
     tcp::echo(&a, &b).await;
