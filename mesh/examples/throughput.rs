@@ -254,7 +254,8 @@ fn mesh(number: u8, host: Option<&str>, cluster: &str, relay: Relay) -> Result<M
 }
 
 fn forever(start: impl AsyncFnOnce() -> Result<Vec<Mesh>, Failure>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let workers = std::env::var("WORKERS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async {
         let _meshes = start().await?;
         println!("ready");

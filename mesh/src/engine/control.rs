@@ -19,8 +19,8 @@ const ASKED_AGAIN: Duration = Duration::from_secs(1);
 const UNANSWERED: u32 = 3;
 /// How often a living peer is looked at, at least.
 const LOOKED_AT: Duration = Duration::from_millis(500);
-/// How often the credentials of peers are looked at.
-const SWEPT: Duration = Duration::from_secs(1);
+/// How often the credentials of peers are looked at, at least: the host's clock may be set.
+const SWEPT: Duration = Duration::from_secs(10);
 
 /// What is known of our own addresses.
 #[derive(Default)]
@@ -52,7 +52,8 @@ pub async fn control(core: Arc<Core>) {
 impl Core {
     /// Peers whose credential has run out and old keys of our own go.
     fn sweep(&self, now: Instant) -> Instant {
-        let expired = self.table.read().without_expired(SystemTime::now());
+        let clock = SystemTime::now();
+        let expired = self.table.read().without_expired(clock);
         if let Some(table) = expired {
             self.replace(table);
         }
@@ -65,7 +66,9 @@ impl Core {
         if gone {
             self.table().peers().for_each(|peer| self.match_keys(now, peer));
         }
-        now + SWEPT
+        let first = self.table().peers().map(|peer| peer.info.expires).min();
+        let first = first.and_then(|first| first.duration_since(clock).ok());
+        now + first.unwrap_or(SWEPT).min(SWEPT)
     }
 
     /// Puts another table in the place of the one that holds; whoever isn't in it is cut off.

@@ -105,7 +105,6 @@ impl Inbound {
 
     /// Datagrams of one sender.
     fn take(&mut self, table: &Table, now: Instant, from: Origin<'_>, stride: usize, bytes: &[u8]) {
-        self.last = None;
         for datagram in bytes.chunks(stride.max(1)) {
             let Some(kind) = datagram.first_chunk().map(|kind| u32::from_le_bytes(*kind)) else { continue };
             match kind {
@@ -278,5 +277,7 @@ impl Inbound {
         let device = &self.core.device;
         self.batch.flush(&mut self.opened, |slices| device.write(slices));
         self.used = 0;
+        // The next batch may meet another table.
+        self.last = None;
     }
 }

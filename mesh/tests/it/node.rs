@@ -65,12 +65,15 @@ impl Node {
         let slice = Ipv4Net::new(Ipv4Addr::new(10, 1, number, 0), 24).unwrap();
         let pod = Ipv4Addr::new(10, 1, number, 2);
         let cluster = Netns::new("cluster");
-        let tun = Tun::create(cluster.file().as_fd(), "mesh").unwrap();
-        cluster.ip(&format!(
-            "addr add {pod}/32 dev lo\nlink set mesh mtu {MTU} up\nroute add 10.1.0.0/16 dev mesh src {pod}"
-        ));
-        let config = Config { tun, mtu: MTU, v4: socket, v6: None, key: key.clone(), slice, relay: hub.join(&id) };
-        Self { id, key, slice, pod, cluster, mesh: Mesh::start(config).unwrap() }
+        cluster.ip(&format!("addr add {pod}/32 dev lo"));
+        let mesh = start(&cluster, &id, &key, slice, pod, socket, hub);
+        Self { id, key, slice, pod, cluster, mesh }
+    }
+
+    /// The agent was restarted: sessions and paths are forgotten, pods and their connections are not.
+    pub fn restart(&mut self, hub: &Arc<Hub>) {
+        self.cluster.ip("link del mesh");
+        self.mesh = start(&self.cluster, &self.id, &self.key, self.slice, self.pod, None, hub);
     }
 
     pub fn at(site: &Site, number: u8, hub: &Arc<Hub>) -> Self {
@@ -113,4 +116,18 @@ pub async fn until(what: &str, at_most: Duration, mut holds: impl FnMut() -> boo
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     begin.elapsed()
+}
+
+fn start(
+    cluster: &Netns,
+    id: &NodeId,
+    key: &PrivateKey,
+    slice: Ipv4Net,
+    pod: Ipv4Addr,
+    socket: Option<UdpSocket>,
+    hub: &Arc<Hub>,
+) -> Mesh {
+    let tun = Tun::create(cluster.file().as_fd(), "mesh").unwrap();
+    cluster.ip(&format!("link set mesh mtu {MTU} up\nroute add 10.1.0.0/16 dev mesh src {pod}"));
+    Mesh::start(Config { tun, mtu: MTU, v4: socket, v6: None, key: key.clone(), slice, relay: hub.join(id) }).unwrap()
 }

@@ -116,6 +116,20 @@ async fn a_key_changes_under_a_connection_and_the_old_one_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_forgot_everything_is_served_again_at_once() {
+    let ([a, mut b], hub) = relayed();
+    let flow = Flow::start(&a, &b).await;
+    until("bytes flow", SOON, || flow.received() > 100_000).await;
+    b.restart(&hub);
+    introduce(&[&a, &b]);
+    let before = flow.received();
+    // WireGuard alone would need 15 s: the sender believes in its session.
+    let healed = until("bytes flow again", SOON, || flow.received() > before + 500_000).await;
+    assert!(healed < Duration::from_secs(8), "{healed:?}");
+    flow.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_relay_sees_no_payload() {
     let ([a, b], hub) = relayed();
     let (near, far) = (datagrams(&a.cluster, "10.1.1.2:0"), datagrams(&b.cluster, "10.1.2.2:0"));
