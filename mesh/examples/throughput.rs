@@ -1,7 +1,8 @@
 //! Pod to pod over the mesh, beside Debian's wireguard-go and a plain veth, in one run (root, `iperf3`, `wireguard-go`,
 //! `wireguard-tools`, `ping`): TCP throughput, latency, memory. Each node is a process of its own.
 //!
-//! `cargo run --release -p longshore-mesh --example throughput [SECONDS [ROUNDS]]`
+//! `cargo run --release -p longshore-mesh --example throughput [SECONDS [ROUNDS]]`. Other programs with wireguard-go's
+//! command line are measured as well when they stand in `OTHERS`, separated by `;`, without the interface's name.
 
 #![allow(clippy::print_stdout, reason = "its purpose")]
 
@@ -21,6 +22,8 @@ use tokio::sync::mpsc;
 
 const MTU: u16 = 1420;
 type Failure = Box<dyn std::error::Error>;
+/// Measures for so many seconds.
+type Row = Box<dyn Fn(u32) -> Result<Figures, Failure>>;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -62,9 +65,19 @@ struct Figures {
 }
 
 fn compare(seconds: u32, rounds: u32) -> Result<(), Failure> {
-    let rows: [(&str, fn(u32) -> Result<Figures, Failure>); 4] =
-        [("veth", veth), ("wireguard-go", wireguard_go), ("mesh, direct", direct), ("mesh, relayed", in_process)];
-    let mut best = [Figures::default(); 4];
+    let mut rows: Vec<(String, Row)> = vec![
+        ("veth".into(), Box::new(veth)),
+        ("mesh, direct".into(), Box::new(direct)),
+        ("mesh, relayed".into(), Box::new(in_process)),
+        ("wireguard-go".into(), Box::new(|seconds| wireguard(&["wireguard-go", "-f"], seconds))),
+    ];
+    for other in std::env::var("OTHERS").iter().flat_map(|others| others.split(';')) {
+        let words: Vec<_> = other.split(' ').map(str::to_owned).collect();
+        let name = other.rsplit('/').next().unwrap_or(other).to_owned();
+        let words = move |seconds| wireguard(&words.iter().map(String::as_str).collect::<Vec<_>>(), seconds);
+        rows.push((name, Box::new(words)));
+    }
+    let mut best = vec![Figures::default(); rows.len()];
     for round in 1..=rounds {
         for ((name, measure), best) in rows.iter().zip(&mut best) {
             let figures = measure(seconds)?;
@@ -77,7 +90,7 @@ fn compare(seconds: u32, rounds: u32) -> Result<(), Failure> {
             }
         }
     }
-    let [veth, wireguard, direct, relayed] = best;
+    let [veth, direct, relayed, wireguard] = [best[0], best[1], best[2], best[3]];
     println!("direct / wireguard-go: {:.2}", direct.gigabits / wireguard.gigabits);
     println!("relayed / wireguard-go: {:.2}", relayed.gigabits / wireguard.gigabits);
     println!("direct / veth: {:.2}", direct.gigabits / veth.gigabits);
@@ -133,7 +146,8 @@ fn veth(seconds: u32) -> Result<Figures, Failure> {
     measure(&pair.hosts[0], &pair.hosts[1], "10.99.0.2", seconds)
 }
 
-fn wireguard_go(seconds: u32) -> Result<Figures, Failure> {
+/// `program`: its words before the interface's name.
+fn wireguard(program: &[&str], seconds: u32) -> Result<Figures, Failure> {
     let pair = Pair::new();
     let dir = std::env::temp_dir().join(format!("longshore-mesh-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;

@@ -184,3 +184,80 @@ fn written(result: TunnResult<'_>) -> usize {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::message::Message;
+
+    fn pair(now: Instant) -> [Tunnel; 2] {
+        let [a, b] = [(); 2].map(|()| OwnKey::new(PrivateKey::generate()));
+        [Tunnel::new(now, &a, b.public, 1), Tunnel::new(now, &b, a.public, 2)]
+    }
+
+    /// The smallest packet: an IPv4 header.
+    fn packet() -> Vec<u8> {
+        let mut packet = vec![0; 20];
+        (packet[0], packet[3]) = (0x45, 20);
+        packet
+    }
+
+    fn answer(tunnel: &mut Tunnel, datagram: &[u8]) -> Vec<u8> {
+        let mut room = [0; 256];
+        let Opened::Answer { length } = tunnel.open(datagram, &mut room) else { panic!("no answer") };
+        room[..length].to_vec()
+    }
+
+    #[test]
+    fn the_first_packet_waits_for_a_session_and_arrives_once() {
+        let now = Instant::now();
+        let [mut a, mut b] = pair(now);
+        let mut room = [0; 256];
+        let length = a.seal(now, &packet(), &mut room);
+        assert!(length > 0 && !a.has_session(), "a handshake");
+        let response = answer(&mut b, &room[..length]);
+        let confirmation = answer(&mut a, &response);
+        assert!(matches!(b.open(&confirmation, &mut room), Opened::Nothing));
+        let length = a.next_waiting(&mut room).unwrap();
+        let datagram = room[..length].to_vec();
+        assert_eq!(a.next_waiting(&mut room), None);
+        assert!(matches!(b.open(&datagram, &mut room), Opened::Packet { length: 20 }));
+        assert_eq!(room[..20], packet());
+        assert!(matches!(b.open(&datagram, &mut room), Opened::Wrong), "a repetition");
+    }
+
+    #[test]
+    fn what_waited_at_the_end_that_answered_goes_too() {
+        let now = Instant::now();
+        let [mut a, mut b] = pair(now);
+        let mut room = [0; 256];
+        // Its own handshake is lost.
+        assert!(b.seal(now, &packet(), &mut room) > 0);
+        let length = a.shake_hands(now, &mut room);
+        let response = answer(&mut b, &room[..length].to_vec());
+        let confirmation = answer(&mut a, &response);
+        assert_eq!(b.next_waiting(&mut room), None, "it isn't proven yet that the other has the session");
+        b.open(&confirmation, &mut room);
+        let length = b.next_waiting(&mut room).unwrap();
+        let datagram = room[..length].to_vec();
+        assert!(matches!(a.open(&datagram, &mut room), Opened::Packet { length: 20 }));
+    }
+
+    #[test]
+    fn a_lost_handshake_is_begun_again_after_a_second_and_not_before() {
+        let now = Instant::now();
+        let [mut a, _] = pair(now);
+        let mut room = [0; 256];
+        assert!(a.shake_hands(now, &mut room) > 0);
+        assert_eq!(a.shake_hands(now + Duration::from_millis(900), &mut room), 0);
+        assert!(a.tick(now + Duration::from_millis(1100), true, &mut room) > 0);
+        assert_eq!(a.tick(now + Duration::from_secs(5), false, &mut room), 0, "nobody waits for it");
+    }
+
+    #[test]
+    fn both_ends_understand_each_other_about_paths() {
+        let [a, b] = pair(Instant::now());
+        let message = Message::Ping([7; 12]);
+        assert_eq!(b.decode(&a.encode(&message, 1200)), Some(message));
+    }
+}
