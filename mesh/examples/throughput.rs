@@ -155,10 +155,8 @@ fn wireguard(program: &[&str], seconds: u32) -> Result<Figures, Failure> {
     let mut children = Vec::new();
     for (index, host) in pair.hosts.iter().enumerate() {
         let name = format!("lsw{}{}", std::process::id() % 10_000, ["a", "b"][index]);
-        let child = Command::new("ip")
-            .args(["netns", "exec", &host.name, "wireguard-go", "-f", &name])
-            .stderr(Stdio::null())
-            .spawn()?;
+        let command = [&["netns", "exec", &host.name], program, &[&name]].concat();
+        let child = Command::new("ip").args(command).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         children.push(child);
         let socket = format!("/var/run/wireguard/{name}.sock");
         while !std::path::Path::new(&socket).exists() {

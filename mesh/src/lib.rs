@@ -21,7 +21,7 @@ mod udp;
 pub use keys::{PrivateKey, PublicKey};
 pub use map::PeerInfo;
 pub use peer::Link;
-pub use relay::{Relay, Relayed};
+pub use relay::{MOST_RELAYED, Relay, Relayed};
 pub use tun::Tun;
 
 use engine::Core;
