@@ -1,0 +1,209 @@
+//! A small internet of network namespaces: hosts, routers with NATs of all kinds, a public server. Made by `ip` and `nft`,
+//! taken away when it is dropped.
+
+use nix::sched::{CloneFlags, setns};
+use std::fs::File;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A network namespace of its own, with loopback up.
+pub struct Netns {
+    pub name: String,
+}
+
+impl Netns {
+    pub fn new(label: &str) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces: run it as root");
+        let name = format!("lsm-{}-{}-{label}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        run("ip", &["netns", "add", &name], "");
+        let netns = Self { name };
+        netns.ip("link set lo up");
+        netns
+    }
+
+    pub fn file(&self) -> File {
+        File::open(format!("/run/netns/{}", self.name)).unwrap()
+    }
+
+    /// Lines of `ip`'s commands.
+    pub fn ip(&self, lines: &str) {
+        run("ip", &["-n", &self.name, "-batch", "-"], lines);
+    }
+
+    pub fn nft(&self, script: &str) {
+        run("ip", &["netns", "exec", &self.name, "nft", "-f", "-"], script);
+    }
+
+    pub fn exec(&self, command: &[&str]) {
+        run("ip", &[&["netns", "exec", &self.name], command].concat(), "");
+    }
+
+    /// Does something on a thread inside.
+    pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        let file = self.file();
+        std::thread::scope(|scope| {
+            let done = scope.spawn(move || {
+                setns(file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+                what()
+            });
+            done.join().unwrap()
+        })
+    }
+
+    pub fn udp(&self, address: &str) -> UdpSocket {
+        self.within(|| UdpSocket::bind(address).unwrap())
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+pub fn run(program: &str, arguments: &[&str], input: &str) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?} {input}: {}{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+/// A cable between two namespaces.
+pub fn cable(a: &Netns, a_name: &str, b: &Netns, b_name: &str) {
+    a.ip(&format!("link add {a_name} type veth peer name {b_name} netns {}", b.name));
+    a.ip(&format!("link set {a_name} up"));
+    b.ip(&format!("link set {b_name} up"));
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// The host is on the internet itself.
+    None,
+    FullCone,
+    AddressRestricted,
+    PortRestricted,
+    Symmetric,
+    UdpBlocked,
+}
+
+/// Where the reflector is.
+pub const SERVER: &str = "203.0.113.1:3478";
+/// Of every node, on its host.
+pub const PORT: u16 = 4000;
+
+/// 203.0.113.0/24, with a server at .1; sites are at .11 and on.
+pub struct Internet {
+    wan: Netns,
+    pub server: Netns,
+    sites: u8,
+}
+
+impl Internet {
+    pub fn new() -> Self {
+        let (wan, server) = (Netns::new("wan"), Netns::new("server"));
+        wan.ip("link add wan type bridge\nlink set wan up");
+        let internet = Self { wan, server, sites: 0 };
+        internet.plug(&internet.server, "server", "203.0.113.1");
+        internet
+    }
+
+    fn plug(&self, netns: &Netns, port: &str, address: &str) {
+        cable(&self.wan, port, netns, "eth0");
+        self.wan.ip(&format!("link set {port} master wan"));
+        netns.ip(&format!("addr add {address}/24 dev eth0"));
+    }
+
+    /// A host behind a router with a NAT of this kind.
+    pub fn site(&mut self, nat: Nat) -> Site {
+        self.sites += 1;
+        let (port, public) = (format!("s{}", self.sites), format!("203.0.113.{}", 10 + self.sites));
+        let host = Netns::new("host");
+        if nat == Nat::None {
+            self.plug(&host, &port, &public);
+            return Site { host, router: None, address: public.parse().unwrap() };
+        }
+        let router = Netns::new("router");
+        self.plug(&router, &port, &public);
+        cable(&router, "lan", &host, "eth0");
+        router.ip("addr add 192.168.1.1/24 dev lan");
+        host.ip("addr add 192.168.1.2/24 dev eth0\nroute add default via 192.168.1.1");
+        router.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        router.nft(&rules(nat));
+        Site { host, router: Some(router), address: "192.168.1.2".parse().unwrap() }
+    }
+
+    /// Cuts or restores UDP to and from a site; everything else goes on.
+    pub fn cut_udp(&self, site: &Site, cut: bool) {
+        let place = site.router.as_ref().unwrap_or(&site.host);
+        match cut {
+            true => place.nft(
+                "table ip cut {\nchain in { type filter hook prerouting priority -300; iif eth0 meta l4proto udp drop; }\n\
+                 chain out { type filter hook postrouting priority 300; oif eth0 meta l4proto udp drop; }\n}",
+            ),
+            false => place.nft("delete table ip cut"),
+        }
+    }
+
+    /// Loses so many percent of what comes to and goes from a site.
+    pub fn lose(&self, site: &Site, percent: u8) {
+        site.router.as_ref().unwrap_or(&site.host).nft(&format!(
+            "table ip loss {{\nchain in {{ type filter hook prerouting priority -310; iif eth0 numgen random mod 100 < {percent} drop; }}\n\
+             chain out {{ type filter hook postrouting priority 310; oif eth0 numgen random mod 100 < {percent} drop; }}\n}}"
+        ));
+    }
+}
+
+pub struct Site {
+    pub host: Netns,
+    pub router: Option<Netns>,
+    /// Of the host.
+    pub address: IpAddr,
+}
+
+impl Site {
+    pub fn socket(&self) -> UdpSocket {
+        self.host.udp(&SocketAddr::from(([0, 0, 0, 0], PORT)).to_string())
+    }
+}
+
+fn rules(nat: Nat) -> String {
+    // What comes uninvited must leave no trace in the router, as in any real one.
+    let mut rules = String::from(
+        "table ip nat {\nset seen { type ipv4_addr; flags dynamic, timeout; timeout 2m; }\n\
+         chain input { type filter hook input priority 0; iif eth0 meta l4proto udp drop; }\n",
+    );
+    let behind = "dnat to 192.168.1.2:4000";
+    let (forward, before, after) = match nat {
+        Nat::None | Nat::PortRestricted => ("", String::new(), "masquerade"),
+        Nat::FullCone => ("", format!("iif eth0 udp dport 4000 {behind}"), "masquerade"),
+        Nat::AddressRestricted => (
+            "iif lan update @seen { ip daddr }",
+            format!("iif eth0 ip saddr @seen udp dport 4000 {behind}"),
+            "masquerade",
+        ),
+        Nat::Symmetric => ("", String::new(), "masquerade fully-random"),
+        Nat::UdpBlocked => ("meta l4proto udp drop", String::new(), "masquerade"),
+    };
+    rules += &format!(
+        "chain forward {{ type filter hook forward priority 0; {forward}; }}\n\
+         chain before {{ type nat hook prerouting priority -100; {before}; }}\n\
+         chain after {{ type nat hook postrouting priority 100; oif eth0 {after}; }}\n}}\n"
+    );
+    rules.replace("0; ; }", "0; }")
+}

@@ -1,0 +1,133 @@
+//! Nodes of a mesh on hosts of the small internet, and the relay between them.
+
+use crate::internet::{Netns, Site};
+use ipnet::Ipv4Net;
+use longshore_api::ids::NodeId;
+use longshore_mesh::{Config, Link, Mesh, PeerInfo, PrivateKey, Relay, Relayed, Tun};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::mpsc;
+
+pub const MTU: u16 = 1420;
+
+/// Carries what nodes can't send each other, as the server will; and keeps a copy of what it saw.
+#[derive(Default)]
+pub struct Hub {
+    nodes: Mutex<BTreeMap<NodeId, mpsc::Sender<Relayed>>>,
+    pub carried: AtomicU64,
+    /// The first of what passed.
+    pub seen: Mutex<Vec<u8>>,
+}
+
+impl Hub {
+    fn join(self: &Arc<Self>, node: &NodeId) -> Relay {
+        let (outgoing, mut sent) = mpsc::channel::<Relayed>(256);
+        let (deliver, incoming) = mpsc::channel(256);
+        self.nodes.lock().unwrap().insert(node.clone(), deliver);
+        let (hub, from) = (self.clone(), node.clone());
+        tokio::spawn(async move {
+            while let Some(Relayed { peer, segment, bytes }) = sent.recv().await {
+                hub.carried.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                {
+                    let mut seen = hub.seen.lock().unwrap();
+                    if seen.len() < 1 << 20 {
+                        seen.extend_from_slice(&bytes);
+                    }
+                }
+                if let Some(to) = hub.nodes.lock().unwrap().get(&peer) {
+                    let _ = to.try_send(Relayed { peer: from.clone(), segment, bytes });
+                }
+            }
+        });
+        Relay { outgoing, incoming }
+    }
+}
+
+/// One node: its cluster's namespace with the device in it, and its mesh on the host's socket.
+pub struct Node {
+    pub id: NodeId,
+    pub key: PrivateKey,
+    pub slice: Ipv4Net,
+    /// An address of a pod.
+    pub pod: Ipv4Addr,
+    pub cluster: Netns,
+    pub mesh: Mesh,
+}
+
+impl Node {
+    /// Node `number`, whose slice is 10.1.`number`.0/24.
+    pub fn start(number: u8, socket: Option<UdpSocket>, hub: &Arc<Hub>) -> Self {
+        let (id, key) = (NodeId::new(format!("n-{number}")), PrivateKey::generate());
+        let slice = Ipv4Net::new(Ipv4Addr::new(10, 1, number, 0), 24).unwrap();
+        let pod = Ipv4Addr::new(10, 1, number, 2);
+        let cluster = Netns::new("cluster");
+        cluster.ip(&format!("addr add {pod}/32 dev lo"));
+        let mesh = start(&cluster, &id, &key, slice, pod, socket, hub);
+        Self { id, key, slice, pod, cluster, mesh }
+    }
+
+    /// The agent was restarted: sessions and paths are forgotten, pods and their connections are not.
+    pub fn restart(&mut self, hub: &Arc<Hub>) {
+        self.cluster.ip("link del mesh");
+        self.mesh = start(&self.cluster, &self.id, &self.key, self.slice, self.pod, None, hub);
+    }
+
+    pub fn at(site: &Site, number: u8, hub: &Arc<Hub>) -> Self {
+        let node = Self::start(number, Some(site.socket()), hub);
+        node.mesh.set_addresses(vec![site.address]);
+        node
+    }
+
+    pub fn info(&self) -> PeerInfo {
+        PeerInfo {
+            keys: vec![self.key.public()],
+            slice: self.slice,
+            candidates: self.mesh.local_candidates().borrow().clone(),
+            expires: SystemTime::now() + Duration::from_secs(600),
+        }
+    }
+
+    pub fn link(&self, other: &Node) -> Option<Link> {
+        self.mesh.links().into_iter().find(|link| link.peer == other.id)
+    }
+
+    pub fn direct(&self, other: &Node) -> Option<SocketAddr> {
+        self.link(other)?.direct
+    }
+}
+
+/// Everybody learns of everybody.
+pub fn introduce(nodes: &[&Node]) {
+    for node in nodes {
+        let others = nodes.iter().filter(|other| other.id != node.id);
+        node.mesh.set_peers(others.map(|other| (other.id.clone(), other.info())).collect());
+    }
+}
+
+/// Waits for a condition.
+pub async fn until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < at_most, "not within {at_most:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    begin.elapsed()
+}
+
+fn start(
+    cluster: &Netns,
+    id: &NodeId,
+    key: &PrivateKey,
+    slice: Ipv4Net,
+    pod: Ipv4Addr,
+    socket: Option<UdpSocket>,
+    hub: &Arc<Hub>,
+) -> Mesh {
+    let tun = Tun::create(cluster.file().as_fd(), "mesh").unwrap();
+    cluster.ip(&format!("link set mesh mtu {MTU} up\nroute add 10.1.0.0/16 dev mesh src {pod}"));
+    Mesh::start(Config { tun, mtu: MTU, v4: socket, v6: None, key: key.clone(), slice, relay: hub.join(id) }).unwrap()
+}
