@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod dns;
 mod firewall;
 mod images;
 mod machine;
@@ -9,6 +10,7 @@ mod network;
 mod node;
 mod pods;
 mod security;
+mod services;
 mod sessions;
 mod volumes;
 #[path = "../../../tunnel/tests/wire/mod.rs"]
