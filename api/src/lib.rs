@@ -10,6 +10,7 @@ pub mod ids;
 pub mod join_token;
 pub mod meta;
 pub mod names;
+pub mod network;
 pub mod node;
 pub mod quantity;
 pub mod selector;

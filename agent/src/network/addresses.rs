@@ -20,7 +20,7 @@ pub fn slice(pod_cidr: &str) -> Option<Ipv4Net> {
     pod_cidr.parse::<Ipv4Net>().ok().map(|r| r.trunc()).filter(|r| (1..=30).contains(&r.prefix_len()))
 }
 
-/// The first address of a slice is the bridge's.
+/// The first address of a slice is the node's own.
 pub fn gateway(slice: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(slice.network()) + 1)
 }
@@ -44,6 +44,10 @@ impl Addresses {
 
     pub fn of(&self, uid: &str) -> Option<Ipv4Addr> {
         self.given.get(uid).copied()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.given.values().copied()
     }
 
     pub fn take_back(&mut self, uid: &str) -> Option<Ipv4Addr> {

@@ -2,7 +2,7 @@
 //! only when it isn't what it should be (its comment carries the fingerprint of its rules).
 
 use super::links::{self, Transfer};
-use super::{Error, names};
+use super::{Error, names, services};
 use crate::pods::network::{HostPort, Protocol};
 use ipnet::Ipv4Net;
 use nlink::netlink::namespace::Netns;
@@ -98,7 +98,10 @@ fn to(rule: Rule, port: &HostPort) -> Rule {
 
 pub async fn remove(host: &Netns, names: &names::Names) -> Result<(), Error> {
     let nftables = connection(host)?;
-    nftables.del_table_if_exists(names.table().as_str(), Family::Ip).await.map(drop).map_err(failed)
+    for table in [names.table(), services::host_table(names)] {
+        nftables.del_table_if_exists(table.as_str(), Family::Ip).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn failed(e: nlink::Error) -> Error {

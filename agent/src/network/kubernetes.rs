@@ -6,20 +6,14 @@
 //! host may have the same.
 
 use super::{PodNetwork, namespace};
-use crate::connection::backoff::Backoff;
 use bytes::Bytes;
-use futures::StreamExt;
 use http::header::{CONNECTION, UPGRADE};
 use http_body_util::Empty;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Service;
-use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
 use longshore_api::node::{RAW_KUBERNETES_PATH, RAW_KUBERNETES_PROTOCOL};
 use longshore_tunnel::Opener;
 use std::io;
-use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,16 +26,6 @@ const CONNECTIONS: usize = 512;
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a way to the server may take; clients try again by themselves.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Learns the Service's address and answers it with what `dial` gives for each connection. Never returns.
-pub async fn run<D, F, S>(network: Arc<PodNetwork>, client: kube::Client, dial: D)
-where
-    D: Fn() -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = io::Result<S>> + Send,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    tokio::join!(follow(&network, client), serve(&network, dial));
-}
 
 /// A connection to the cluster's API server as pods see it, over the tunnel.
 pub async fn raw(opener: &Opener) -> io::Result<TokioIo<Upgraded>> {
@@ -60,28 +44,9 @@ pub async fn raw(opener: &Opener) -> io::Result<TokioIo<Upgraded>> {
     }
 }
 
-async fn follow(network: &PodNetwork, client: kube::Client) {
-    let api: Api<Service> = Api::namespaced(client, "default");
-    let mut services = std::pin::pin!(watcher::watch_object(api, "kubernetes").backoff(Backoff::watching()));
-    while let Some(next) = services.next().await {
-        match next {
-            Ok(service) => match service.as_ref().and_then(address) {
-                Some(address) => network.set_kubernetes(address),
-                None => tracing::warn!("the cluster has no Service kubernetes; pods can't reach its API"),
-            },
-            Err(error) => tracing::debug!(%error, "the watch of the Service kubernetes was interrupted"),
-        }
-    }
-}
-
-fn address(service: &Service) -> Option<SocketAddrV4> {
-    let spec = service.spec.as_ref()?;
-    let port = spec.ports.iter().flatten().next().and_then(|p| u16::try_from(p.port).ok())?;
-    Some(SocketAddrV4::new(spec.cluster_ip.as_deref()?.parse().ok()?, port))
-}
-
-/// Answers the Service's address as long as it stays the same and the namespace lives; then again.
-pub async fn serve<D, F, S>(network: &PodNetwork, dial: D)
+/// Answers the Service's address with what `dial` gives for each connection, as long as the address stays the same and the
+/// namespace lives; then again. Never returns.
+pub async fn serve<D, F, S>(network: Arc<PodNetwork>, dial: D)
 where
     D: Fn() -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<S>> + Send,
@@ -89,7 +54,7 @@ where
 {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let (at, changed) = network.kubernetes_places().await;
+        let (at, changed) = network.places(|answered| answered.api).await;
         let listen = |address| namespace::listen(&at.netns, address);
         let (service, from_host) = match (listen(at.service), listen(at.from_host)) {
             (Ok(service), Ok(from_host)) => (service, from_host),
@@ -146,19 +111,5 @@ async fn pass<S: AsyncRead + AsyncWrite + Unpin>(
             client.set_zero_linger()?;
             Err(error)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_is_the_services_own() {
-        let service = |spec| -> Service { serde_json::from_value(serde_json::json!({ "spec": spec })).unwrap() };
-        let good = service(serde_json::json!({"clusterIP": "10.96.0.1", "ports": [{"port": 443, "targetPort": 6443}]}));
-        assert_eq!(address(&good), Some("10.96.0.1:443".parse().unwrap()));
-        assert_eq!(address(&service(serde_json::json!({"clusterIP": "None", "ports": [{"port": 443}]}))), None);
-        assert_eq!(address(&service(serde_json::json!({"clusterIP": "10.96.0.1"}))), None);
     }
 }

@@ -1,22 +1,28 @@
-//! Cables and the bridge: idempotent, each step looks before it acts and mends what is there.
+//! Cables and routes: idempotent, each step looks before it acts and mends what is there.
 //!
 //! ```text
-//! pod: eth0 ── pod-… ┐                                   ┌ the host's routes
-//! pod: eth0 ── pod-… ┴ pods (bridge, gateway) … uplink ──┴ ls-…
+//! pod: eth0 ── pod-… ┐                                  ┌ the host's routes
+//! pod: eth0 ── pod-… ┤ routes (gateway on lo) … uplink ─┴ ls-…
+//!                    └ mesh: the other nodes' pods
 //! ```
+//!
+//! Pods share no segment: each has a cable of its own and all it sends passes the namespace's routes, so that translations
+//! hold both ways between pods of one node, and what isn't from the cable's own address is dropped.
 
 use super::{Error, names};
 use ipnet::Ipv4Net;
-use nlink::netlink::link::{BridgeLink, VethLink};
+use nlink::netlink::link::VethLink;
 use nlink::netlink::messages::LinkMessage;
 use nlink::netlink::namespace::Netns;
 use nlink::netlink::route::Ipv4Route;
+use nlink::netlink::types::route::{RouteScope, RouteType};
 use nlink::netlink::{Connection, Route};
 use std::net::{IpAddr, Ipv4Addr};
 
-pub const BRIDGE: &str = "pods";
 pub const UPLINK: &str = "uplink";
-/// Also carries the addresses of services that this node answers itself.
+/// The way to other nodes' pods, where there is one.
+pub const MESH: &str = "mesh";
+/// Also carries the pods' gateway, and the addresses of services that this node answers itself.
 const LOOPBACK: &str = "lo";
 /// What a pod sees.
 const ETH0: &str = "eth0";
@@ -62,14 +68,18 @@ async fn index(netlink: &Netlink, name: &str) -> Result<u32, Error> {
     }
 }
 
-pub async fn bridge(inside: &Netlink, gateway: Ipv4Addr, slice: Ipv4Net, mtu: u32) -> Result<(), Error> {
-    let failed = || doing("make the pods' bridge");
-    if link(inside, BRIDGE).await?.is_none() {
-        inside.add_link(BridgeLink::new(BRIDGE).mtu(mtu).forward_delay_ms(0)).await.map_err(failed())?;
-    }
-    let index = index(inside, BRIDGE).await?;
-    only_address(inside, index, gateway, slice.prefix_len()).await?;
-    inside.set_link_up_by_index(index).await.map_err(failed())
+/// Who isn't there is unreachable: packets to nobody in the pod range go nowhere, above all not out under the host's address.
+/// The rest of the range is the mesh's as soon as that is there.
+pub async fn ranges(inside: &Netlink, slice: Ipv4Net, pods: Option<Ipv4Net>) -> Result<(), Error> {
+    let failed = || doing("set the pod range's routes");
+    let to = |range: Ipv4Net| Ipv4Route::from_addr(range.network(), range.prefix_len());
+    inside.replace_route(to(slice).route_type(RouteType::Unreachable)).await.map_err(failed())?;
+    let Some(pods) = pods.filter(|pods| pods.trunc() != slice) else { return Ok(()) };
+    let route = match link(inside, MESH).await? {
+        Some(mesh) if mesh.is_up() => to(pods).dev_index(mesh.ifindex()).scope(RouteScope::Link),
+        _ => to(pods).route_type(RouteType::Unreachable),
+    };
+    inside.replace_route(route).await.map_err(failed())
 }
 
 /// Makes `wanted` the one IPv4 address of an interface.
@@ -124,12 +134,12 @@ fn is_pair(one: &LinkMessage, other: &LinkMessage) -> bool {
     one.link() == Some(other.ifindex()) && other.link() == Some(one.ifindex())
 }
 
-/// Lets the namespace answer for exactly these service addresses.
-pub async fn services(inside: &Netlink, addresses: &[&Ipv4Addr]) -> Result<(), Error> {
-    let failed = || doing("set a service's address");
+/// Lets the namespace answer for exactly these addresses.
+pub async fn answer_for(inside: &Netlink, addresses: &[Ipv4Addr]) -> Result<(), Error> {
+    let failed = || doing("set an address of the node's own");
     let index = index(inside, LOOPBACK).await?;
     inside.set_link_up_by_index(index).await.map_err(failed())?;
-    let mut missing: Vec<Ipv4Addr> = addresses.iter().map(|ip| **ip).collect();
+    let mut missing: Vec<Ipv4Addr> = addresses.to_vec();
     for address in inside.get_addresses_by_index(index).await.map_err(failed())? {
         let Some(IpAddr::V4(ip)) = address.local().or(address.address()) else { continue };
         if ip.is_loopback() {
@@ -148,13 +158,14 @@ pub async fn services(inside: &Netlink, addresses: &[&Ipv4Addr]) -> Result<(), E
     Ok(())
 }
 
-/// A pod's cable: `eth0` in its namespace with its address and the way out, the other end on the bridge.
+/// A pod's cable: `eth0` in its namespace with its address and the way out, the other end with the route to it.
 pub async fn attach(
     inside: &Netlink,
+    namespace: &Netns,
     pod: &Netns,
     uid: &str,
     address: Ipv4Addr,
-    slice: Ipv4Net,
+    gateway: Ipv4Addr,
     mtu: u32,
 ) -> Result<(), Error> {
     let failed = || doing("connect a pod");
@@ -169,13 +180,17 @@ pub async fn attach(
     }
     let (near, far) = (index(inside, &name).await?, index(&in_pod, ETH0).await?);
     inside.set_link_alias_by_index(near, uid).await.map_err(failed())?;
-    inside.set_link_master(near, BRIDGE).await.map_err(failed())?;
+    // Strict: a packet whose sender isn't at this cable is dropped.
+    namespace.sysctl().set(&format!("net.ipv4.conf.{name}.rp_filter"), "1").map_err(failed())?;
     inside.set_link_up_by_index(near).await.map_err(failed())?;
     in_pod.set_link_up(LOOPBACK).await.map_err(failed())?;
-    only_address(&in_pod, far, address, slice.prefix_len()).await?;
+    only_address(&in_pod, far, address, 32).await?;
     in_pod.set_link_up_by_index(far).await.map_err(failed())?;
-    let way_out = Ipv4Route::default_route().gateway(super::addresses::gateway(slice)).dev_index(far);
-    in_pod.replace_route(way_out).await.map_err(failed())
+    let to_gateway = Ipv4Route::from_addr(gateway, 32).dev_index(far).scope(RouteScope::Link);
+    in_pod.replace_route(to_gateway).await.map_err(failed())?;
+    in_pod.replace_route(Ipv4Route::default_route().gateway(gateway).dev_index(far)).await.map_err(failed())?;
+    let to_pod = Ipv4Route::from_addr(address, 32).dev_index(near).scope(RouteScope::Link).prefsrc(gateway);
+    inside.replace_route(to_pod).await.map_err(failed())
 }
 
 /// Follows from the address, so that what others remember of an address stays right when its pod is made anew.

@@ -1,20 +1,24 @@
-//! The pods' network on this machine: a network namespace of the cluster's own with a bridge inside, one cable from it to
-//! each pod and one to the host. Docker never routes pod traffic, and clusters with the same ranges share a host.
+//! The pods' network on this machine: a network namespace of the cluster's own, one cable from it to each pod and one to the
+//! host, routes between them, and what [`map`] says of services. Docker never routes pod traffic, and clusters with the same ranges share a host.
 //!
 //! Everything here carries the ids of cluster and node in its name ([`names`]), is made by steps that look before they
 //! act, and is looked at again with each pod and each minute: an agent that was killed anywhere in between goes on where
 //! it was, and what someone took away comes back. Intent is on disk before anything is made of it.
 
 mod addresses;
+pub mod dns;
 mod firewall;
 mod host;
 mod iptables;
 pub mod kubernetes;
 mod links;
+pub mod map;
 mod names;
 mod namespace;
+mod services;
 
 pub use addresses::{Addresses, slice};
+pub use links::MESH;
 pub use namespace::{connect_localhost, connect_own, of_pod};
 
 use crate::pods::desired;
@@ -25,12 +29,14 @@ use futures::future::BoxFuture;
 use ipnet::Ipv4Net;
 use links::{Netlink, Transfer};
 use longshore_api::ids::{ClusterId, NodeId};
+use longshore_api::network::{Answer, Service};
+use map::{Known, Map};
 use nlink::netlink::namespace::Netns;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +49,8 @@ const MENDED_EVERY: Duration = Duration::from_secs(60);
 /// Why pods wait.
 pub const NO_RANGE: &str = "the node has no pod range yet";
 const BEING_MADE: &str = "the pods' network is being made";
+/// Without it pods would be told of no name server, for good.
+const NO_MAP: &str = "the node has not been told of its cluster's network yet";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,7 +75,7 @@ impl Error {
 struct Kept {
     slice: Option<Ipv4Net>,
     transfer: Option<Ipv4Net>,
-    kubernetes: Option<SocketAddrV4>,
+    answered: Answered,
     addresses: Addresses,
     ports: BTreeMap<String, Vec<HostPort>>,
 }
@@ -90,6 +98,34 @@ impl Kept {
     }
 }
 
+/// The services that the node answers itself, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// `kubernetes`.
+    pub api: Option<SocketAddrV4>,
+    /// `kube-dns`.
+    pub dns: Option<SocketAddrV4>,
+}
+
+impl Answered {
+    /// As the map has it; what it doesn't name stays where it is.
+    fn of(map: &Map, before: Self) -> Self {
+        let place = |what: Answer, before: Option<SocketAddrV4>| {
+            let mut services = map.services.values().filter(|s| s.answered_by_node == Some(what));
+            services.find_map(place).or(before)
+        };
+        Self { api: place(Answer::Api, before.api), dns: place(Answer::Dns, before.dns) }
+    }
+}
+
+fn place(service: &Service) -> Option<SocketAddrV4> {
+    let ip = service.addresses.iter().find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    });
+    Some(SocketAddrV4::new(ip?, service.ports.first()?.port))
+}
+
 /// The namespace as it was last looked at.
 #[derive(Clone)]
 struct Inside {
@@ -97,13 +133,13 @@ struct Inside {
     netlink: Arc<Netlink>,
     transfer: Transfer,
     slice: Ipv4Net,
-    /// The Service's address that is set up.
-    kubernetes: Option<SocketAddrV4>,
+    /// The addresses that are set up.
+    answered: Answered,
     mtu: u32,
 }
 
-/// Where the Service `kubernetes` is answered.
-struct KubernetesPlaces {
+/// Where a Service is answered that the node answers itself.
+struct Places {
     netns: Arc<Netns>,
     service: SocketAddrV4,
     from_host: SocketAddrV4,
@@ -114,7 +150,12 @@ pub struct PodNetwork {
     dir: PathBuf,
     host: Netns,
     slice: watch::Sender<Option<Ipv4Net>>,
-    kubernetes: watch::Sender<Option<SocketAddrV4>>,
+    answered: watch::Sender<Answered>,
+    map: Arc<Known>,
+    /// The Node's name.
+    node: String,
+    /// The addresses that pods have.
+    pods: watch::Sender<BTreeSet<Ipv4Addr>>,
     /// Held by whoever changes something.
     kept: tokio::sync::Mutex<Kept>,
     inside: watch::Sender<Option<Inside>>,
@@ -125,20 +166,23 @@ pub struct PodNetwork {
 
 impl PodNetwork {
     /// Reads what is known from `data_dir`; makes nothing yet. The calling thread's network namespace is the host's.
-    pub fn open(cluster: &ClusterId, node: &NodeId, data_dir: &Path) -> Result<Arc<Self>, Error> {
+    pub fn open(cluster: &ClusterId, node: &NodeId, name: &str, data_dir: &Path) -> Result<Arc<Self>, Error> {
         let host = Netns::current().map_err(|e| Error::netlink("look at the host's network namespace", e))?;
-        Ok(Self::on(host, cluster, node, data_dir))
+        Ok(Self::on(host, cluster, node, name, data_dir))
     }
 
     /// As [`PodNetwork::open`], on a host whose network namespace is `host`.
-    pub fn on(host: Netns, cluster: &ClusterId, node: &NodeId, data_dir: &Path) -> Arc<Self> {
+    pub fn on(host: Netns, cluster: &ClusterId, node: &NodeId, name: &str, data_dir: &Path) -> Arc<Self> {
         let dir = data_dir.join("network");
         let kept: Kept = desired::read(&dir.join("kept.json")).unwrap_or_default();
         Arc::new(Self {
             names: names::Names::new(cluster, node),
             host,
             slice: watch::Sender::new(kept.slice),
-            kubernetes: watch::Sender::new(kept.kubernetes),
+            answered: watch::Sender::new(kept.answered),
+            map: Known::open(dir.join("map.json")),
+            node: name.to_owned(),
+            pods: watch::Sender::new(kept.addresses.all().collect()),
             not_ready: watch::Sender::new(Some(if kept.slice.is_some() { BEING_MADE } else { NO_RANGE }.into())),
             kept: tokio::sync::Mutex::new(kept),
             inside: watch::Sender::new(None),
@@ -147,11 +191,31 @@ impl PodNetwork {
         })
     }
 
-    /// Makes the network as soon as the node's slice is known and mends it from then on. Runs until it is dropped.
+    /// Makes the network as soon as the node's slice is known and mends it from then on; keeps service addresses. Runs until
+    /// it is dropped.
     pub async fn keep(self: Arc<Self>) {
-        let (mut slices, mut services) = (self.slice.subscribe(), self.kubernetes.subscribe());
+        let host = match self.host.try_clone() {
+            Ok(host) => host,
+            Err(error) => return tracing::error!(%error, "the host's network namespace can't be held"),
+        };
+        let services = services::Keeper {
+            map: self.map.clone(),
+            node: self.node.clone(),
+            host,
+            names: self.names.clone(),
+            insides: self.inside.subscribe(),
+            pods: self.pods.subscribe(),
+        };
+        tokio::join!(self.stay_mended(), self.follow_map(), services.keep(), self.map.clone().keep());
+    }
+
+    async fn stay_mended(&self) {
+        let (mut slices, mut answered) = (self.slice.subscribe(), self.answered.subscribe());
+        let mut map = self.map.changes();
         loop {
-            services.mark_unchanged();
+            answered.mark_unchanged();
+            map.mark_unchanged();
+            let waits = !self.map.read(Map::is_known);
             if slices.borrow_and_update().is_some() {
                 // What is wrong is kept for the node's condition.
                 let _ = self.mend(&mut *self.kept.lock().await).await;
@@ -159,38 +223,57 @@ impl PodNetwork {
             let changed = async {
                 tokio::select! {
                     _ = slices.changed() => {}
-                    _ = services.changed() => {}
+                    _ = answered.changed() => {}
+                    _ = map.changed(), if waits => {}
                 }
             };
             let _ = tokio::time::timeout(MENDED_EVERY, changed).await;
         }
     }
 
-    /// The address of the Service `kubernetes`, to be answered here. Kept over restarts.
-    pub fn set_kubernetes(&self, address: SocketAddrV4) {
-        self.kubernetes.send_if_modified(|now| now.replace(address) != Some(address));
+    /// What the map says of the node's own answers.
+    async fn follow_map(&self) {
+        let mut changes = self.map.changes();
+        loop {
+            let before = *self.answered.borrow();
+            self.answer(self.map.read(|map| Answered::of(map, before)));
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
-    /// Where to answer it, as soon as it can be, and what ends when that is no longer so.
-    async fn kubernetes_places(&self) -> (KubernetesPlaces, impl Future<Output = ()> + use<>) {
-        let (mut insides, mut services) = (self.inside.subscribe(), self.kubernetes.subscribe());
+    /// The network map, for whoever brings its changes.
+    pub fn map(&self) -> &Arc<Known> {
+        &self.map
+    }
+
+    /// Which services are answered here, and where. Kept over restarts.
+    pub fn answer(&self, answered: Answered) {
+        self.answered.send_if_modified(|now| std::mem::replace(now, answered) != answered);
+    }
+
+    /// Where to answer a Service, as soon as it can be, and what ends when that is no longer so.
+    async fn places(&self, which: fn(&Answered) -> Option<SocketAddrV4>) -> (Places, impl Future<Output = ()> + use<>) {
+        let (mut insides, mut services) = (self.inside.subscribe(), self.answered.subscribe());
         loop {
-            let (inside, service) = (insides.borrow_and_update().clone(), *services.borrow_and_update());
-            // The network says which address it has set up: a listener can't come before it.
+            let (inside, service) = (insides.borrow_and_update().clone(), which(&services.borrow_and_update()));
+            // The network says which addresses it has set up: a listener can't come before them.
             if let (Some(inside), Some(service)) = (inside, service)
-                && inside.kubernetes == Some(service)
+                && which(&inside.answered) == Some(service)
             {
                 let from_host = SocketAddrV4::new(inside.transfer.inside(), service.port());
                 let (id, netns) = (inside.netns.id(), inside.netns);
                 let changed = async move {
                     let same = |i: &Option<Inside>| {
                         i.as_ref().is_some_and(|i| {
-                            (i.netns.id(), i.kubernetes, i.transfer.inside()) == (id, Some(service), *from_host.ip())
+                            (i.netns.id(), which(&i.answered), i.transfer.inside())
+                                == (id, Some(service), *from_host.ip())
                         })
                     };
                     let _ = insides.wait_for(|i| !same(i)).await;
                 };
-                return (KubernetesPlaces { netns, service, from_host }, changed);
+                return (Places { netns, service, from_host }, changed);
             }
             tokio::select! {
                 _ = insides.changed() => {}
@@ -203,7 +286,8 @@ impl PodNetwork {
     pub async fn teardown(&self) -> Result<(), Error> {
         let mut kept = self.kept.lock().await;
         self.slice.send_replace(None);
-        self.kubernetes.send_replace(None);
+        self.answered.send_replace(Answered::default());
+        self.pods.send_replace(BTreeSet::new());
         self.inside.send_replace(None);
         *kept = Kept::default();
         iptables::remove(&self.host, &self.names).await?;
@@ -232,7 +316,10 @@ impl PodNetwork {
         let Some(slice) = *self.slice.borrow() else {
             return Err(NetworkError::NotReady(NO_RANGE.into()));
         };
-        let done = self.set_up(kept, slice).await;
+        let done = match self.map.read(Map::is_known) {
+            true => self.set_up(kept, slice).await,
+            false => Err(Error::Failed(NO_MAP.into())),
+        };
         let why = done.as_ref().err().map(ToString::to_string);
         let new = self.not_ready.send_if_modified(|before| std::mem::replace(before, why.clone()) != why);
         match done {
@@ -256,10 +343,10 @@ impl PodNetwork {
         let used = host::in_use(&host, &uplink).await?;
         let transfer = host::transfer(&used, kept.transfer.map(Transfer), self.names.seed())
             .ok_or_else(|| Error::Failed("no transfer range is free on the host".into()))?;
-        let kubernetes = *self.kubernetes.borrow();
-        let wanted = (Some(slice), Some(transfer.0), kubernetes);
-        if (kept.slice, kept.transfer, kept.kubernetes) != wanted {
-            (kept.slice, kept.transfer, kept.kubernetes) = wanted;
+        let answered = *self.answered.borrow();
+        let wanted = (Some(slice), Some(transfer.0), answered);
+        if (kept.slice, kept.transfer, kept.answered) != wanted {
+            (kept.slice, kept.transfer, kept.answered) = wanted;
             self.keep_on_disk(kept)?;
         }
         let netns = namespace::open(&self.namespace_file())?;
@@ -267,8 +354,10 @@ impl PodNetwork {
         let mtu = host::mtu(&host).await?;
         let published = kept.published();
         firewall::inside(&netns, &self.names, slice, transfer, &published).await?;
-        links::services(&netlink, kubernetes.as_ref().map(SocketAddrV4::ip).as_slice()).await?;
-        links::bridge(&netlink, addresses::gateway(slice), slice, mtu).await?;
+        let own = [answered.api, answered.dns].into_iter().flatten().map(|at| *at.ip());
+        let own: Vec<Ipv4Addr> = own.chain([addresses::gateway(slice)]).collect();
+        links::answer_for(&netlink, &own).await?;
+        links::ranges(&netlink, slice, self.map.read(|map| map.cluster.pod_range.parse().ok())).await?;
         firewall::on_host(&self.host, &self.names, transfer, &published).await?;
         links::uplink(&netlink, &host, &self.host, &self.names, transfer, mtu).await?;
         let routed = host::route(&host, &used, &uplink, transfer, slice).await?;
@@ -279,7 +368,7 @@ impl PodNetwork {
         if let Some(chain) = iptables::accept(&self.host, &self.names).await? {
             tracing::debug!(chain, "the host's iptables lets packets of pods pass by a rule in its own chain");
         }
-        Ok(Inside { netns: Arc::new(netns), netlink: Arc::new(netlink), transfer, slice, kubernetes, mtu })
+        Ok(Inside { netns: Arc::new(netns), netlink: Arc::new(netlink), transfer, slice, answered, mtu })
     }
 
     async fn attach(&self, uid: &str, netns: &Path, ports: Vec<HostPort>) -> Result<Vec<IpAddr>, NetworkError> {
@@ -303,7 +392,9 @@ impl PodNetwork {
         if [self.host.id(), own.id(), inside.netns.id()].contains(&pod.id()) {
             return Err(NetworkError::Failed("the pod's network namespace is gone".into()));
         }
-        links::attach(&inside.netlink, &pod, uid, address, inside.slice, inside.mtu).await.map_err(failed)?;
+        let gateway = addresses::gateway(inside.slice);
+        links::attach(&inside.netlink, &inside.netns, &pod, uid, address, gateway, inside.mtu).await.map_err(failed)?;
+        self.announce(&kept);
         Ok(vec![address.into()])
     }
 
@@ -315,6 +406,7 @@ impl PodNetwork {
         if kept.addresses.take_back(uid).is_some() || had_ports {
             self.keep_on_disk(&kept)?;
         }
+        self.announce(&kept);
         if had_ports {
             // What is wrong is kept for the node's condition and tried again.
             let _ = self.mend(&mut kept).await;
@@ -328,7 +420,17 @@ impl PodNetwork {
         links::retain(&inside, uids).await?;
         kept.addresses.retain(uids);
         kept.ports.retain(|uid, _| uids.contains(uid));
+        self.announce(&kept);
         self.keep_on_disk(&kept)
+    }
+
+    fn announce(&self, kept: &Kept) {
+        let pods: BTreeSet<Ipv4Addr> = kept.addresses.all().collect();
+        self.pods.send_if_modified(|now| {
+            let new = *now != pods;
+            *now = pods;
+            new
+        });
     }
 
     /// The namespace, where there is one.
@@ -373,13 +475,16 @@ impl Network for PodNetwork {
         self.not_ready.subscribe()
     }
 
-    fn dns_servers(&self) -> Vec<IpAddr> {
-        Vec::new()
+    fn dns_servers(&self, host_network: bool) -> Vec<IpAddr> {
+        let inside = self.inside.borrow();
+        let inside = inside.as_ref().and_then(|inside| Some((inside, inside.answered.dns?)));
+        let server = inside.map(|(inside, dns)| if host_network { inside.transfer.inside() } else { *dns.ip() });
+        server.map(IpAddr::from).into_iter().collect()
     }
 
     fn api_from_host(&self) -> Option<IpAddr> {
         let inside = self.inside.borrow();
-        inside.as_ref().filter(|i| i.kubernetes.is_some()).map(|i| i.transfer.inside().into())
+        inside.as_ref().filter(|i| i.answered.api.is_some()).map(|i| i.transfer.inside().into())
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {

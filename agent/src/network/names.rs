@@ -34,7 +34,7 @@ impl Names {
     }
 }
 
-/// The end of a pod's cable on the bridge.
+/// The end of a pod's cable in the cluster's namespace.
 pub fn pod_link(uid: &str) -> String {
     format!("{POD_LINK}{}", short(uid, 5))
 }

@@ -22,7 +22,13 @@ pub fn open(path: &Path) -> Result<Netns, Error> {
         namespace::create_path(path).map_err(failed)?;
     }
     let netns = Netns::from_path(path).map_err(failed)?;
-    for (key, value) in [("net.ipv4.ip_forward", "1"), ("net.ipv4.conf.all.rp_filter", "0")] {
+    // No redirects: that two pods could reach each other more directly is not so.
+    for (key, value) in [
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.conf.all.send_redirects", "0"),
+        ("net.ipv4.conf.default.send_redirects", "0"),
+    ] {
         netns.sysctl().set(key, value).map_err(failed)?;
     }
     Ok(netns)

@@ -62,8 +62,8 @@ pub trait Network: Send + Sync + 'static {
     fn set_range(&self, pod_cidr: &str);
     /// Why pods can't have addresses now, for the node's Ready condition; `None` while they can.
     fn not_ready(&self) -> watch::Receiver<Option<String>>;
-    /// The cluster's name servers, as pods reach them; empty until there are any.
-    fn dns_servers(&self) -> Vec<IpAddr>;
+    /// The cluster's name servers, as pods reach them (those in the host's network elsewhere); empty until there are any.
+    fn dns_servers(&self, host_network: bool) -> Vec<IpAddr>;
     /// Where pods in the host's network reach the cluster's API (the port is its Service's): on the host, the Service's own
     /// address may be another cluster's.
     fn api_from_host(&self) -> Option<IpAddr>;

@@ -4,7 +4,7 @@ use super::ProcessError;
 use super::folder::{RuntimeKind, Settings};
 use crate::connection::identity::Identity;
 use crate::connection::{Connector, Link, client};
-use crate::network::{PodNetwork, kubernetes};
+use crate::network::{PodNetwork, dns, kubernetes, map};
 use crate::node::{NodeAgent, Parts};
 use crate::pods::network::Network;
 use crate::runtime::docker::Docker;
@@ -19,6 +19,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
+
+/// Where names are asked for that aren't the cluster's.
+const HOST_RESOLVERS: &str = "/etc/resolv.conf";
 
 /// Below this machine's part: what carries containers and packets of one node.
 pub struct Machinery {
@@ -35,7 +38,7 @@ impl Machinery {
         match settings.runtime {
             RuntimeKind::Docker => {
                 let owner = Owner { cluster: cluster.to_string(), node: node.to_string() };
-                let network = PodNetwork::open(&cluster, &node, dir)?;
+                let network = PodNetwork::open(&cluster, &node, &identity.name(), dir)?;
                 Ok(Self {
                     runtime: Arc::new(Docker::new(&settings.docker_host, owner)?),
                     network: network.clone(),
@@ -89,13 +92,24 @@ impl Member {
             supervised("the connection", move || link.clone().run(connector.clone(), kubelet.clone()))
         };
         let mut tasks = vec![tokio::spawn(connection)];
+        let (known, coming) = (machinery.pod_network.as_ref().map(|n| n.map().clone()), link.clone());
+        let follow = supervised("the network map", move || {
+            let known = known.clone();
+            // A pretended node reads it just the same.
+            map::follow(coming.clone(), move |lines| known.iter().for_each(|known| known.take(lines)))
+        });
+        tasks.push(tokio::spawn(follow));
         if let Some(network) = &machinery.pod_network {
             let keeper = network.clone();
             tasks.push(tokio::spawn(supervised("the pods' network", move || keeper.clone().keep())));
-            let (network, client, link) = (network.clone(), agent.context.client.clone(), link.clone());
+            let names = dns::Server::new(network.map().clone(), HOST_RESOLVERS.into());
+            let answering = network.clone();
+            let names = supervised("the name server", move || names.clone().serve(answering.clone()));
+            tasks.push(tokio::spawn(names));
+            let (network, link) = (network.clone(), link.clone());
             let kubernetes = supervised("the way to the API server for pods", move || {
                 let link = link.clone();
-                kubernetes::run(network.clone(), client.clone(), move || raw(link.clone()))
+                kubernetes::serve(network.clone(), move || raw(link.clone()))
             });
             tasks.push(tokio::spawn(kubernetes));
         }

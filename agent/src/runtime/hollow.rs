@@ -212,7 +212,7 @@ impl Network for HollowNetwork {
         self.not_ready.subscribe()
     }
 
-    fn dns_servers(&self) -> Vec<IpAddr> {
+    fn dns_servers(&self, _: bool) -> Vec<IpAddr> {
         Vec::new()
     }
 

@@ -2,10 +2,8 @@
 
 use crate::pods::spec;
 use k8s_openapi::api::core::v1::Pod;
+use longshore_api::network::DOMAIN;
 use std::net::IpAddr;
-
-/// The cluster's DNS domain.
-pub const DOMAIN: &str = "cluster.local";
 
 /// The name a pod's containers see: `spec.hostname` or the pod's name, at most 63 characters.
 pub fn hostname(pod: &Pod) -> String {

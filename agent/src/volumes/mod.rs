@@ -246,7 +246,7 @@ pub fn write_etc(context: &Context, pod: &Pod, ips: &[IpAddr], api: Option<IpAdd
             host = real;
         }
     }
-    let text = resolv_conf(pod, &context.network.dns_servers(), &host);
+    let text = resolv_conf(pod, &context.network.dns_servers(spec::host_network(pod)), &host);
     make_file(&dir.join("resolv.conf"), text.as_bytes(), 0o644)
 }
 

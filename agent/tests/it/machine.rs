@@ -3,6 +3,7 @@
 use longshore_agent::network::PodNetwork;
 use longshore_agent::pods::network::Network;
 use longshore_api::ids::{ClusterId, NodeId};
+use longshore_api::network::{Cluster, Frame};
 use nlink::netlink::link::VethLink;
 use nlink::netlink::namespace::{self, Netns};
 use nlink::netlink::route::Ipv4Route;
@@ -76,7 +77,10 @@ impl Machine {
     /// As it knows itself from its data folder.
     pub fn agent_started_again(&self, cluster: &str) -> Arc<PodNetwork> {
         let data = self.dir.path().join(cluster);
-        PodNetwork::on(self.host.try_clone().unwrap(), &ClusterId::new(cluster), &NodeId::new("n-1"), &data)
+        let host = self.host.try_clone().unwrap();
+        let agent = PodNetwork::on(host, &ClusterId::new(cluster), &NodeId::new("n-1"), "n1", &data);
+        tell(&agent, &[Frame::Cluster(ranges()), Frame::Synced]);
+        agent
     }
 
     /// What a pause container holds open.
@@ -108,6 +112,22 @@ impl Machine {
         }
         format!("{}\n{rules}", lines.join("\n"))
     }
+}
+
+pub fn ranges() -> Cluster {
+    Cluster { pod_range: "10.244.0.0/16".into(), service_range: "10.96.0.0/16".into() }
+}
+
+/// As a new stream from the server does.
+pub fn tell(agent: &PodNetwork, frames: &[Frame]) {
+    agent.map().take(b"");
+    push(agent, frames);
+}
+
+/// As a stream goes on.
+pub fn push(agent: &PodNetwork, frames: &[Frame]) {
+    let lines = frames.iter().flat_map(|f| [serde_json::to_vec(f).unwrap(), b"\n".to_vec()].concat());
+    agent.map().take(&lines.collect::<Vec<u8>>());
 }
 
 pub fn netlink(netns: &Netns) -> Connection<Route> {

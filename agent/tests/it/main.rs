@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod dns;
 mod events;
 mod firewall;
 mod images;
@@ -10,6 +11,7 @@ mod network;
 mod node;
 mod pods;
 mod security;
+mod services;
 mod sessions;
 mod volumes;
 #[path = "../../../tunnel/tests/wire/mod.rs"]

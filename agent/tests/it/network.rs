@@ -3,7 +3,7 @@
 use crate::machine::{
     HOST, Machine, Place, WORLD, call, call_when_there, echo, greeting, mounted_below, netlink, nft, run, serve,
 };
-use longshore_agent::network;
+use longshore_agent::network::{self, Answered};
 use longshore_agent::pods::network::{HostPort, Network, NetworkError, Protocol};
 use nlink::netlink::namespace::Netns;
 use nlink::netlink::route::Ipv4Route;
@@ -14,6 +14,10 @@ use tokio::net::{TcpSocket, TcpStream};
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const SLICE: &str = "10.244.3.0/24";
+
+fn api(address: SocketAddrV4) -> Answered {
+    Answered { api: Some(address), dns: None }
+}
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -261,11 +265,11 @@ async fn kubernetes_is_answered_at_its_own_address_and_for_the_host() {
         };
         let agent = agent.clone();
         tokio::spawn(agent.clone().keep());
-        tokio::spawn(async move { network::kubernetes::serve(&agent, dial).await });
+        tokio::spawn(async move { network::kubernetes::serve(agent, dial).await });
     }
     let mut pods = Vec::new();
     for (agent, uid) in agents.iter().zip(["a", "b"]) {
-        agent.set_kubernetes(service);
+        agent.answer(api(service));
         pods.push(machine.pod(agent, uid).await.0);
     }
     for (pod, agent) in pods.iter().zip(&agents) {
@@ -277,7 +281,7 @@ async fn kubernetes_is_answered_at_its_own_address_and_for_the_host() {
     }
     assert_ne!(agents[0].api_from_host(), agents[1].api_from_host());
 
-    agents[0].set_kubernetes("10.96.7.7:6443".parse().unwrap());
+    agents[0].answer(api("10.96.7.7:6443".parse().unwrap()));
     call_when_there(&pods[0].netns, ip("10.96.7.7"), 6443).await;
     call_when_there(&pods[1].netns, ip("10.96.0.1"), 443).await;
 
@@ -291,11 +295,11 @@ async fn kubernetes_is_answered_at_its_own_address_and_for_the_host() {
 async fn a_connection_to_an_api_that_is_away_breaks() {
     let machine = Machine::new().await;
     let agent = machine.agent("c-a", SLICE);
-    agent.set_kubernetes("10.96.0.1:443".parse().unwrap());
+    agent.answer(api("10.96.0.1:443".parse().unwrap()));
     let (pod, _) = machine.pod(&agent, "a").await;
     let serving = agent.clone();
     let dial = || async { Err::<TcpStream, _>(io::ErrorKind::NotConnected.into()) };
-    tokio::spawn(async move { network::kubernetes::serve(&serving, dial).await });
+    tokio::spawn(async move { network::kubernetes::serve(serving, dial).await });
     loop {
         // Refused until it is answered, then reset: never an end that could be taken for an answer.
         let why = call(&pod.netns, ip("10.96.0.1"), 443).await.unwrap_err().kind();
@@ -312,7 +316,7 @@ async fn ports_of_the_host_lead_to_pods() {
     let agent = machine.agent("c-a", SLICE);
     // A neighbour on the same ports of another address.
     let other = machine.agent("c-b", SLICE);
-    agent.set_kubernetes("10.96.0.1:443".parse().unwrap());
+    agent.answer(api("10.96.0.1:443".parse().unwrap()));
     let ports = |list: &[(Option<Ipv4Addr>, u16, u16)]| -> Vec<HostPort> {
         let all = list.iter().copied();
         all.map(|(host_ip, host_port, pod_port)| HostPort { protocol: Protocol::Tcp, host_ip, host_port, pod_port })

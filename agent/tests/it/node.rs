@@ -333,7 +333,7 @@ impl Network for Loopback {
     fn not_ready(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         tokio::sync::watch::channel(None).1
     }
-    fn dns_servers(&self) -> Vec<IpAddr> {
+    fn dns_servers(&self, _: bool) -> Vec<IpAddr> {
         Vec::new()
     }
     fn api_from_host(&self) -> Option<IpAddr> {

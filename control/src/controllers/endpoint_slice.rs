@@ -6,7 +6,7 @@
 use super::{Change, Controller, controller_reference};
 use crate::action::{Action, ObjectKey, Outcome};
 use crate::projection::{
-    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Node, Pod, Service, ServicePort, TargetRef,
+    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Hint, Hints, Node, Pod, Service, ServicePort, TargetRef,
 };
 use crate::view::{Applied, Item, Kind, SERVICE_NAME, View};
 use jiff::Timestamp;
@@ -140,6 +140,18 @@ fn remove(view: &View, slice: &Item<EndpointSlice>) -> Option<Action> {
     Some(Change::of(view.record(&slice.key)?).delete(None))
 }
 
+/// For whom an endpoint in `zone` on `node` is meant, by a Service's `trafficDistribution`.
+fn hints(distribution: &str, zone: Option<&str>, node: &str) -> Option<Hints> {
+    let hint = |name: &str| Hint { name: name.to_string() };
+    let for_nodes = match distribution {
+        "PreferSameNode" if !node.is_empty() => vec![hint(node)],
+        "PreferSameNode" | "PreferSameZone" | "PreferClose" => Vec::new(),
+        _ => return None,
+    };
+    let hints = Hints { for_zones: zone.map(hint).into_iter().collect(), for_nodes };
+    (hints != Hints::default()).then_some(hints)
+}
+
 /// One Service's slices of one address family.
 struct Placement<'a> {
     view: &'a View,
@@ -241,7 +253,8 @@ impl Placement<'_> {
         let terminating = pod.meta.is_terminating();
         let serving = pod.ready.ready;
         let ready = self.service.publish_not_ready_addresses || (serving && !terminating);
-        let zone = self.view.get::<Node>("", &pod.node_name).map(|n| n.zone().to_string());
+        let zone = self.view.get::<Node>("", &pod.node_name).map(|n| n.zone().to_string()).filter(|z| !z.is_empty());
+        let hints = hints(&self.service.traffic_distribution, zone.as_deref(), &pod.node_name).filter(|_| ready);
         Some(Endpoint {
             addresses: vec![address.clone()],
             conditions: EndpointConditions {
@@ -252,7 +265,8 @@ impl Placement<'_> {
             hostname: hostname(pod, self.service),
             target_ref: Some(target_ref(pod)),
             node_name: (!pod.node_name.is_empty()).then(|| pod.node_name.clone()),
-            zone: zone.filter(|z| !z.is_empty()),
+            zone,
+            hints,
         })
     }
 
@@ -301,5 +315,19 @@ impl Placement<'_> {
             }),
             report: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_services_traffic_distribution_becomes_hints() {
+        let of = |distribution, zone| json!(hints(distribution, zone, "n1"));
+        assert_eq!(of("", Some("a")), json!(null));
+        assert_eq!(of("PreferSameZone", None), json!(null));
+        assert_eq!(of("PreferClose", Some("a")), json!({"forZones": [{"name": "a"}]}));
+        assert_eq!(of("PreferSameNode", Some("a")), json!({"forZones": [{"name": "a"}], "forNodes": [{"name": "n1"}]}));
     }
 }

@@ -20,8 +20,8 @@ pub use node::{Effect, Node, NodeImage, NodeSelectorTerm, Taint, Toleration};
 pub use pod::{ContainerPort, HostPort, NodeAffinity, Phase, Pod, PodScheduled, PreferredTerm, ReadyState};
 pub use resources::{Amount, Resources};
 pub use service::{
-    Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints, Service,
-    ServicePort, TargetRef, Zone,
+    Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints, Hint, Hints,
+    Service, ServicePort, TargetRef, Zone,
 };
 pub use workload::{Deployment, DeploymentStatus, IntOrPercent, ReplicaSet, ReplicaSetStatus, Strategy, Template};
 

@@ -17,6 +17,8 @@ pub struct Service {
     pub ip_families: Vec<String>,
     pub ports: Vec<ServicePort>,
     pub publish_not_ready_addresses: bool,
+    /// `PreferSameZone`, `PreferClose` (the same), `PreferSameNode`, or nothing.
+    pub traffic_distribution: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -40,6 +42,7 @@ struct Spec {
     ip_families: Vec<String>,
     ports: Vec<ServicePort>,
     publish_not_ready_addresses: bool,
+    traffic_distribution: String,
 }
 
 impl Service {
@@ -53,6 +56,7 @@ impl Service {
             ip_families: spec.ip_families,
             ports: spec.ports,
             publish_not_ready_addresses: spec.publish_not_ready_addresses,
+            traffic_distribution: spec.traffic_distribution,
         }
     }
 
@@ -84,6 +88,23 @@ pub struct Endpoint {
     pub node_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Zone>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hints: Option<Hints>,
+}
+
+/// For whom an endpoint is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hints {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub for_zones: Vec<Hint>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub for_nodes: Vec<Hint>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Hint {
+    pub name: String,
 }
 
 /// A zone's name, as endpoints carry it.

@@ -11,3 +11,4 @@ mod nodes;
 mod port_forward;
 mod postgres;
 mod proxy;
+mod services;

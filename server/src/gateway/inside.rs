@@ -3,8 +3,9 @@
 
 use super::http::refusal;
 use super::kubernetes::Kubernetes;
-use super::{Member, Nodes};
+use super::{Member, Nodes, network};
 use crate::accounts::Identity;
+use crate::store::Store;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -12,6 +13,7 @@ use axum::response::Response;
 use hyper::service::service_fn;
 use longshore_api::Status;
 use longshore_api::ids::ClusterId;
+use longshore_api::network::NETWORK_PATH;
 use longshore_api::node::RAW_KUBERNETES_PATH;
 use longshore_tunnel::Stream;
 use std::convert::Infallible;
@@ -23,16 +25,18 @@ use tower::ServiceExt;
 pub(super) struct Inside {
     cluster: ClusterId,
     identity: Identity,
+    store: Store,
     api: Router,
     kubernetes: Kubernetes,
 }
 
 impl Inside {
-    pub fn new(member: &Member, nodes: Arc<dyn Nodes>, api: Router) -> Self {
+    pub fn new(member: &Member, nodes: Arc<dyn Nodes>, store: Store, api: Router) -> Self {
         Self {
             cluster: member.cluster.clone(),
             identity: Identity::node(member.node.clone(), &member.name),
             kubernetes: Kubernetes::new(member.cluster.clone(), nodes, api.clone()),
+            store,
             api,
         }
     }
@@ -52,6 +56,9 @@ impl Inside {
         let path = request.uri().path();
         if path == RAW_KUBERNETES_PATH {
             return self.kubernetes.upgrade(request).await;
+        }
+        if path == NETWORK_PATH {
+            return network::serve(&self.store, &self.cluster).await;
         }
         let cluster = path.strip_prefix("/clusters/").and_then(|rest| rest.split('/').next());
         if cluster != Some(self.cluster.as_str()) {

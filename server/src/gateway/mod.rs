@@ -4,8 +4,8 @@
 //! - [`sessions`]: who is connected right now, and when each was last heard of; `session` is one of them, from its upgrade
 //!   to its end, and `keeper` keeps the clusters of connected nodes loaded.
 //! - [`Departures`]: whose Node object was deleted is cut off.
-//! - `inside`: what agents ask of us through their tunnels: their cluster's API as the node they are, and `kubernetes`, raw
-//!   bytes of a pod's connection to it.
+//! - `inside`: what agents ask of us through their tunnels: their cluster's API as the node they are, `kubernetes`, raw
+//!   bytes of a pod's connection to it, and `network`, the map of their cluster's network.
 //! - `proxy`: requests to a node's kubelet API (logs, exec), as the API server's [`NodeProxy`].
 //! - [`download`]: the script to paste, and the agent it fetches.
 //!
@@ -19,6 +19,7 @@ pub mod http;
 mod inside;
 mod keeper;
 mod kubernetes;
+mod network;
 mod proof;
 mod proxy;
 mod session;

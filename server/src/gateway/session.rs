@@ -20,13 +20,14 @@ pub struct Agents {
     nodes: Arc<dyn Nodes>,
     /// The router of `/clusters/…`.
     clusters: Router,
+    store: Store,
     keeper: Keeper,
 }
 
 impl Agents {
     pub fn new(sessions: Sessions, nodes: Arc<dyn Nodes>, store: Store, clusters: Router) -> Self {
-        let keeper = Keeper::new(store, sessions.clone());
-        Self { sessions, nodes, clusters, keeper }
+        let keeper = Keeper::new(store.clone(), sessions.clone());
+        Self { sessions, nodes, clusters, store, keeper }
     }
 
     /// Serves the tunnel until it ends, or until the node may not be here any more.
@@ -36,7 +37,7 @@ impl Agents {
         self.sessions.attach(cluster, node, name, opener.clone());
         self.keeper.keep(cluster);
         tracing::info!(%cluster, %node, "node {name} of cluster {cluster} is connected");
-        let inside = Inside::new(&member, self.nodes.clone(), self.clusters.clone());
+        let inside = Inside::new(&member, self.nodes.clone(), self.store.clone(), self.clusters.clone());
         let why = tokio::select! {
             () = serve(incoming, inside) => opener.ended().await.to_string(),
             () = self.dismissed(&credential) => "its credential is no good any more".to_string(),

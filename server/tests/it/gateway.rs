@@ -3,8 +3,9 @@
 use crate::installation::{Answer, Installation, now, trusting};
 use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use longshore_api::network::NETWORK_PATH;
 use longshore_api::node::{
     CREDENTIAL_PATH, JOIN_PATH, NODE_ID_LABEL, PROOF_TOLERANCE_SECONDS, RAW_KUBERNETES_PATH, RAW_KUBERNETES_PROTOCOL,
     TUNNEL_PATH,
@@ -291,4 +292,78 @@ async fn pods_reach_their_api_server_through_the_node_which_sees_only_bytes() {
         assert!(code == 403 && message.contains("system:serviceaccount:default:default"), "{message}");
         assert_ne!(answers[3].status, 200);
     }
+}
+
+/// Lines of the network map, one frame each.
+struct Map {
+    body: hyper::body::Incoming,
+    rest: Vec<u8>,
+}
+
+impl Map {
+    async fn open(tunnel: &crate::installation::Connected) -> Self {
+        let request = Request::get(NETWORK_PATH).header("host", "server").body(Full::new(Bytes::new())).unwrap();
+        let response = tunnel.open(request).await;
+        assert_eq!(response.status(), 200);
+        Self { body: response.into_body(), rest: Vec::new() }
+    }
+
+    async fn next(&mut self) -> Value {
+        loop {
+            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return serde_json::from_slice(&line).unwrap();
+            }
+            let data = self.body.frame().await.expect("the map has no end").unwrap().into_data().unwrap();
+            self.rest.extend_from_slice(&data);
+        }
+    }
+
+    async fn until_synced(&mut self) -> Vec<Value> {
+        let mut frames = Vec::new();
+        loop {
+            match self.next().await {
+                end if end == json!("synced") => return frames,
+                frame => frames.push(frame),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_pushed_the_map_of_their_clusters_network() {
+    let here = Installation::start().await;
+    let (one, two) = (here.join("n1").await, here.join("n2").await);
+    let (one, two) = (one.tunnel().await, two.tunnel().await);
+    let (mut first, mut second) = (Map::open(&one).await, Map::open(&two).await);
+    let whole = first.until_synced().await;
+    assert_eq!(second.until_synced().await, whole, "all nodes are told the same");
+    assert_eq!(whole[0], json!({"cluster": {"podRange": "10.244.0.0/16", "serviceRange": "10.96.0.0/16"}}));
+    let answered = |name: &str| {
+        let service = whole.iter().map(|f| &f["service"]).find(|s| s["name"] == name).unwrap();
+        (service["addresses"][0].clone(), service["answeredByNode"].clone())
+    };
+    assert_eq!(answered("kubernetes"), (json!("10.96.0.1"), json!("api")));
+    assert_eq!(answered("kube-dns"), (json!("10.96.0.10"), json!("dns")));
+
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"clusterIP": "10.96.0.77", "ports": [{"port": 80}]}});
+    assert_eq!(here.api("POST", "/api/v1/namespaces/default/services", service).await.status, 201);
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
+        "ports": [{"port": 8080}], "endpoints": [{"addresses": ["10.244.0.9"], "nodeName": "n1"}]});
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    assert_eq!(here.api("POST", slices, slice).await.status, 201);
+    for map in [&mut first, &mut second] {
+        assert_eq!(map.next().await["service"]["addresses"], json!(["10.96.0.77"]));
+        let told = map.next().await;
+        assert_eq!(
+            told["endpoints"]["endpoints"],
+            json!([{"address": "10.244.0.9", "ready": true, "serving": true, "node": "n1"}])
+        );
+    }
+    assert_eq!(here.api("DELETE", &format!("{slices}/web-1"), json!(null)).await.status, 200);
+    let removed = json!({"removed": {"endpoints": {"namespace": "default", "name": "web-1"}}});
+    assert_eq!(first.next().await, removed);
+    assert_eq!(second.next().await, removed);
 }

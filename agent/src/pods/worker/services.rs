@@ -34,7 +34,7 @@ impl Worker {
         if spec::host_network(pod) {
             return Ok(self.context.network.api_from_host());
         }
-        if !self.context.network.dns_servers().is_empty() {
+        if !self.context.network.dns_servers(false).is_empty() {
             return Ok(None);
         }
         let services = self.known_services(pod, false).await?;

@@ -155,6 +155,11 @@ impl Range {
         self.at(1)
     }
 
+    /// The address that `kube-dns` has, as Kubernetes's users expect; none where the range is smaller.
+    pub(super) fn tenth(&self) -> Option<Ipv4Addr> {
+        (self.size() >= 10).then(|| self.at(10))
+    }
+
     /// How many addresses can be given.
     fn size(&self) -> u32 {
         (1 << (32 - self.bits)) - 2

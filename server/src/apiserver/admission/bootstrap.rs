@@ -4,7 +4,7 @@ use super::addresses::Range;
 use super::errors;
 use crate::apiserver::{api, metadata};
 use crate::resources::{Request, Resource, endpoint_slice, endpoints, namespace, priority_class, service};
-use crate::store::{Cluster, ClusterHook, StoreError, Write, WriteError};
+use crate::store::{Cluster, ClusterHook, ListQuery, StoreError, Write, WriteError};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use longshore_api::Status;
@@ -16,9 +16,11 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// What is wrong with none of it: whoever looks in `kubectl get events` finds the system as the maker.
 const USER: &str = "system:apiserver";
 const HTTPS: i64 = 443;
+const DNS: i64 = 53;
 
-/// Makes what is missing of the namespaces, the system's priority classes and of the Service `kubernetes`, by which pods reach this API. Called whenever a
-/// cluster is loaded: it heals what was deleted, and changes nothing that is there.
+/// Makes what is missing of the namespaces, the system's priority classes, of the Service `kubernetes`, by which pods reach
+/// this API, and of `kube-dns`, where nodes answer for names. Called whenever a cluster is loaded: it heals what was deleted,
+/// and changes nothing that is there.
 pub async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
     for name in NAMESPACES {
         create(cluster, &namespace::RESOURCE, "", json!({"metadata": {"name": name}})).await?;
@@ -45,7 +47,30 @@ pub async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": HTTPS, "protocol": "TCP"}],
     });
-    create(cluster, &endpoint_slice::RESOURCE, "default", slice).await
+    create(cluster, &endpoint_slice::RESOURCE, "default", slice).await?;
+    name_server(cluster).await
+}
+
+/// Every node answers at its address: it has no endpoints. Who wants a name server of their own gives it a selector.
+async fn name_server(cluster: &Cluster) -> Result<(), Status> {
+    let Some(address) = Range::of(&cluster.info().service_range)?.tenth().map(|ip| ip.to_string()) else {
+        return Ok(());
+    };
+    let query = ListQuery { resource: service::RESOURCE.store_name().into(), ..ListQuery::default() };
+    let services = cluster.list(&query).map_err(errors::store)?;
+    // From before there was a name server.
+    if services.items.iter().any(|s| &*s.key.name != "kube-dns" && s.tree()["spec"]["clusterIP"] == *address) {
+        return Ok(());
+    }
+    let labels =
+        json!({"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
+    let ports = json!([
+        {"name": "dns", "protocol": "UDP", "port": DNS, "targetPort": DNS},
+        {"name": "dns-tcp", "protocol": "TCP", "port": DNS, "targetPort": DNS},
+    ]);
+    let spec = json!({"clusterIP": address, "clusterIPs": [address], "ports": ports, "type": "ClusterIP"});
+    let metadata = json!({"name": "kube-dns", "namespace": "kube-system", "labels": labels});
+    create(cluster, &service::RESOURCE, "kube-system", json!({"metadata": metadata, "spec": spec})).await
 }
 
 /// Bootstraps each cluster as it is loaded, before anyone else sees it.

@@ -64,6 +64,12 @@ async fn a_cluster_is_born_with_its_namespaces_and_service() {
     let kubernetes = newest(&cluster, &service::RESOURCE, "default", "kubernetes").unwrap().unwrap().tree();
     assert_eq!(kubernetes["spec"]["clusterIP"], "10.96.0.1");
     assert!((service::RESOURCE.validate)(&kubernetes).is_empty());
+    let names = newest(&cluster, &service::RESOURCE, "kube-system", "kube-dns").unwrap().unwrap().tree();
+    assert_eq!(
+        (&names["spec"]["clusterIP"], names["spec"]["ports"][0]["port"].as_i64()),
+        (&json!("10.96.0.10"), Some(53))
+    );
+    assert!((service::RESOURCE.validate)(&names).is_empty());
     let slice =
         newest(&cluster, &crate::resources::endpoint_slice::RESOURCE, "default", "kubernetes").unwrap().unwrap();
     assert!((crate::resources::endpoint_slice::RESOURCE.validate)(&slice.tree()).is_empty());

@@ -1,0 +1,286 @@
+//! The network map as this node knows it: pushed by the server, kept on disk, the same while the server is away.
+
+use crate::connection::Link;
+use crate::connection::backoff::Backoff;
+use crate::pods::desired;
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http_body_util::{BodyExt, Empty};
+use kube::runtime::utils::Backoff as _;
+use longshore_api::network::{Cluster, Endpoints, Frame, Key, NETWORK_PATH, Name, Node, Service};
+use longshore_tunnel::Opener;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often what has changed is written to disk, at most.
+const KEPT_EVERY: Duration = Duration::from_secs(5);
+
+/// Reads the map from the server for as long as this is awaited, over each tunnel anew. `take` is given whole lines, and
+/// first, of each new stream, nothing.
+pub async fn follow(link: Link, mut take: impl FnMut(&[u8])) {
+    let mut backoff = Backoff::watching();
+    let mut seen = None;
+    loop {
+        let Some(opener) = link.opener() else {
+            link.changed(&mut seen).await;
+            continue;
+        };
+        seen = Some(opener.clone());
+        if let Err(error) = read(&opener, &mut backoff, &mut take).await {
+            tracing::debug!(%error, "the network map was interrupted");
+        }
+        tokio::time::sleep(backoff.after(false)).await;
+    }
+}
+
+async fn read(opener: &Opener, backoff: &mut Backoff, take: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let stream = opener.open().await.map_err(io::Error::other)?;
+    let request = http::Request::get(NETWORK_PATH).header(HOST, "server").body(Empty::<Bytes>::new());
+    let request = request.map_err(io::Error::other)?;
+    let response = longshore_tunnel::http::send(stream, request).await.map_err(io::Error::other)?;
+    if response.status() != http::StatusCode::OK {
+        return Err(io::Error::other(format!("the server answers {}", response.status())));
+    }
+    backoff.reset();
+    take(b"");
+    let (mut body, mut rest) = (response.into_body(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+        rest.extend_from_slice(&data);
+        if let Some(end) = rest.iter().rposition(|b| *b == b'\n') {
+            take(&rest.split_to(end + 1));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Map {
+    pub cluster: Cluster,
+    pub nodes: BTreeMap<String, Node>,
+    pub services: BTreeMap<Name, Service>,
+    /// The slices of each Service, by their own names.
+    slices: HashMap<Name, BTreeMap<String, Endpoints>>,
+    /// Which Service a slice belongs to.
+    owners: HashMap<Name, String>,
+}
+
+impl Map {
+    /// Whether the server has ever told it.
+    pub fn is_known(&self) -> bool {
+        !self.cluster.service_range.is_empty()
+    }
+
+    pub fn slices<'a>(&'a self, service: &Name) -> impl Iterator<Item = &'a Endpoints> + use<'a> {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    fn apply(&mut self, frame: Frame, touched: &mut Touched) {
+        match frame {
+            Frame::Cluster(cluster) => self.cluster = cluster,
+            Frame::Node(node) => drop(self.nodes.insert(node.name.clone(), node)),
+            Frame::Service(service) => {
+                touched.insert(service.key());
+                self.services.insert(service.key(), service);
+            }
+            Frame::Endpoints(slice) => {
+                self.forget_slice(&slice.key(), touched);
+                let service = Name::new(&slice.namespace, &slice.service);
+                touched.insert(service.clone());
+                self.owners.insert(slice.key(), slice.service.clone());
+                self.slices.entry(service).or_default().insert(slice.name.clone(), slice);
+            }
+            Frame::Removed(Key::Node(name)) => drop(self.nodes.remove(&name)),
+            Frame::Removed(Key::Service(name)) => {
+                self.services.remove(&name);
+                touched.insert(name);
+            }
+            Frame::Removed(Key::Endpoints(name)) => self.forget_slice(&name, touched),
+            Frame::Removed(Key::Cluster) | Frame::Synced => {}
+        }
+    }
+
+    fn forget_slice(&mut self, slice: &Name, touched: &mut Touched) {
+        let Some(service) = self.owners.remove(slice) else { return };
+        let service = Name::new(&slice.namespace, service);
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(&slice.name);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        touched.insert(service);
+    }
+
+    /// All units, as they could be sent again.
+    fn frames(&self) -> Vec<Frame> {
+        let nodes = self.nodes.values().cloned().map(Frame::Node);
+        let services = self.services.values().cloned().map(Frame::Service);
+        let slices = self.slices.values().flat_map(BTreeMap::values).cloned().map(Frame::Endpoints);
+        std::iter::once(Frame::Cluster(self.cluster.clone())).chain(nodes).chain(services).chain(slices).collect()
+    }
+}
+
+/// Services that may be other than when they were last looked at: they, or endpoints of theirs.
+pub type Touched = BTreeSet<Name>;
+
+/// The map as it is now. Whoever acts on it waits for changes and takes what was touched.
+pub struct Known {
+    path: PathBuf,
+    map: RwLock<Map>,
+    touched: Mutex<Touched>,
+    changes: watch::Sender<u64>,
+    /// The map of a stream that hasn't told the whole yet.
+    coming: Mutex<Option<Map>>,
+}
+
+impl Known {
+    /// As it was last kept at `path`.
+    pub fn open(path: PathBuf) -> Arc<Self> {
+        let (mut map, mut touched) = (Map::default(), Touched::default());
+        for frame in desired::read::<Vec<Frame>>(&path).into_iter().flatten() {
+            map.apply(frame, &mut touched);
+        }
+        Arc::new(Self {
+            path,
+            map: RwLock::new(map),
+            touched: Mutex::new(touched),
+            changes: watch::Sender::new(0),
+            coming: Mutex::default(),
+        })
+    }
+
+    /// Takes lines of a stream in; none begin a new stream, whose map replaces the old one once it is whole.
+    pub fn take(&self, lines: &[u8]) {
+        if lines.is_empty() {
+            *self.coming.lock() = Some(Map::default());
+            return;
+        }
+        for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice(line) {
+                Ok(frame) => self.apply(frame),
+                // A server that is newer than this agent may know more kinds of units.
+                Err(error) => tracing::debug!(%error, "a line of the network map is not understood"),
+            }
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn apply(&self, frame: Frame) {
+        let mut coming = self.coming.lock();
+        if frame != Frame::Synced {
+            match &mut *coming {
+                Some(map) => map.apply(frame, &mut Touched::default()),
+                None => self.map.write().apply(frame, &mut self.touched.lock()),
+            }
+            return;
+        }
+        let Some(new) = coming.take() else { return };
+        let mut map = self.map.write();
+        let mut touched = self.touched.lock();
+        touched.extend(map.services.keys().chain(new.services.keys()).cloned());
+        *map = new;
+    }
+
+    pub fn read<T>(&self, look: impl FnOnce(&Map) -> T) -> T {
+        look(&self.map.read())
+    }
+
+    /// What was touched since this was last asked: for the one who acts on it.
+    pub fn touched(&self) -> Touched {
+        std::mem::take(&mut self.touched.lock())
+    }
+
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Keeps it on disk. Runs until it is dropped.
+    pub async fn keep(self: Arc<Self>) {
+        let mut changes = self.changes();
+        while changes.changed().await.is_ok() {
+            tokio::time::sleep(KEPT_EVERY).await;
+            changes.mark_unchanged();
+            let this = self.clone();
+            let kept = tokio::task::spawn_blocking(move || {
+                let frames = this.read(Map::frames);
+                desired::write(&this.path, &frames)
+            });
+            if let Ok(Err(error)) = kept.await {
+                tracing::warn!(%error, "the network map could not be kept on disk");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(frames: &[Frame]) -> Vec<u8> {
+        frames.iter().flat_map(|f| [serde_json::to_vec(f).unwrap(), b"\n".to_vec()].concat()).collect()
+    }
+
+    fn service(name: &str) -> Frame {
+        Frame::Service(Service { namespace: "a".into(), name: name.into(), ..Service::default() })
+    }
+
+    fn slice(name: &str, service: &str) -> Frame {
+        let (namespace, name, service) = ("a".into(), name.into(), service.into());
+        Frame::Endpoints(Endpoints { namespace, name, service, ..Endpoints::default() })
+    }
+
+    #[test]
+    fn a_new_stream_replaces_the_map_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = Known::open(dir.path().join("map.json"));
+        known.take(b"");
+        known.take(&lines(&[service("one"), service("two"), slice("one-1", "one")]));
+        assert!(known.read(|m| m.services.is_empty()), "not before it is whole");
+        known.take(&lines(&[Frame::Synced, slice("two-1", "two")]));
+        assert_eq!(known.read(|m| (m.services.len(), m.slices(&Name::new("a", "two")).count())), (2, 1));
+        assert_eq!(known.touched().len(), 2);
+
+        known.take(b"");
+        known.take(&lines(&[service("two"), Frame::Synced]));
+        assert_eq!(known.read(|m| m.services.keys().cloned().collect::<Vec<_>>()), [Name::new("a", "two")]);
+        assert_eq!(known.read(|m| m.slices(&Name::new("a", "one")).count()), 0);
+        assert!(known.touched().contains(&Name::new("a", "one")), "what went is touched, too");
+    }
+
+    #[test]
+    fn endpoints_move_with_their_slice() {
+        let (mut map, mut touched) = (Map::default(), Touched::default());
+        for frame in [slice("s", "one"), slice("s", "two")] {
+            map.apply(frame, &mut touched);
+        }
+        assert_eq!(map.slices(&Name::new("a", "one")).count(), 0);
+        assert_eq!(map.slices(&Name::new("a", "two")).count(), 1);
+        map.apply(Frame::Removed(Key::Endpoints(Name::new("a", "s"))), &mut touched);
+        assert_eq!(map, Map::default());
+        assert_eq!(touched.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_started_again_goes_on_with_what_it_knew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("map.json");
+        let known = Known::open(path.clone());
+        let keeping = tokio::spawn(known.clone().keep());
+        tokio::task::yield_now().await;
+        known.take(b"");
+        known.take(&lines(&[service("one"), slice("one-1", "one"), Frame::Synced]));
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        keeping.abort();
+        let again = Known::open(path);
+        assert_eq!(again.read(Map::clone), known.read(Map::clone));
+        assert_eq!(again.touched().len(), 1, "and acts on it");
+    }
+}

@@ -1,0 +1,193 @@
+//! The name server of a node, in real namespaces.
+
+use crate::machine::{Machine, Place, push};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use longshore_agent::network::PodNetwork;
+use longshore_agent::network::dns::Server;
+use longshore_agent::pods::network::Network;
+use longshore_api::network::{Answer, Endpoint, EndpointPort, Endpoints, Frame, Protocol, Service, ServicePort};
+use nlink::netlink::namespace::Netns;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+struct Fixture {
+    machine: Machine,
+    agent: Arc<PodNetwork>,
+    pod: Place,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Fixture {
+    async fn new(resolvers: &str) -> Self {
+        let machine = Machine::new().await;
+        let agent = machine.agent("c-a", "10.244.3.0/24");
+        let (pod, _) = machine.pod(&agent, "a").await;
+        let resolv_conf = machine.dir.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, resolvers).unwrap();
+        let names = Server::new(agent.map().clone(), resolv_conf);
+        let tasks = vec![tokio::spawn(agent.clone().keep()), tokio::spawn(names.serve(agent.clone()))];
+        let kube_dns = Service { answered_by_node: Some(Answer::Dns), ..service("kube-system", "kube-dns", &[DNS]) };
+        push(&agent, &[Frame::Service(kube_dns)]);
+        let this = Self { machine, agent, pod, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() };
+        while this.ask("kubernetes.default.svc.cluster.local.", RecordType::A).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+        this
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Option<Message> {
+        by_udp(&self.pod.netns, DNS.into(), name, kind).await
+    }
+}
+
+fn service(namespace: &str, name: &str, addresses: &[Ipv4Addr]) -> Service {
+    let port = ServicePort { name: "dns".into(), protocol: Protocol::Udp, port: 53, node_port: None };
+    Service {
+        namespace: namespace.into(),
+        name: name.into(),
+        addresses: addresses.iter().map(|ip| (*ip).into()).collect(),
+        ports: vec![port],
+        ..Service::default()
+    }
+}
+
+fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message.to_vec().unwrap()
+}
+
+/// None: nobody answers yet.
+async fn by_udp(netns: &Netns, server: IpAddr, name: &str, kind: RecordType) -> Option<Message> {
+    let socket = netns.run(|| std::net::UdpSocket::bind(("0.0.0.0", 0))).unwrap().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = UdpSocket::from_std(socket).unwrap();
+    socket.connect((server, 53)).await.unwrap();
+    socket.send(&question(name, kind)).await.ok()?;
+    let mut buffer = vec![0; 65_535];
+    let length = timeout(Duration::from_secs(8), socket.recv(&mut buffer)).await.ok()?.ok()?;
+    Some(Message::from_vec(&buffer[..length]).unwrap())
+}
+
+async fn by_tcp(netns: &Netns, name: &str, kind: RecordType) -> Message {
+    let socket = netns.run(TcpSocket::new_v4).unwrap().unwrap();
+    let mut stream = socket.connect((DNS, 53).into()).await.unwrap();
+    let question = question(name, kind);
+    stream.write_u16(question.len().try_into().unwrap()).await.unwrap();
+    stream.write_all(&question).await.unwrap();
+    let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+    stream.read_exact(&mut answer).await.unwrap();
+    Message::from_vec(&answer).unwrap()
+}
+
+fn addresses(message: &Message) -> Vec<IpAddr> {
+    let mut all: Vec<_> = message.answers.iter().filter_map(|r| r.data.ip_addr()).collect();
+    all.sort();
+    all
+}
+
+/// Answers 192.0.2.99 for `there.example.`, that nothing is for others; counts what it is asked.
+async fn fake_resolver(at: SocketAddr) -> Arc<AtomicUsize> {
+    let socket = UdpSocket::bind(at).await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let mut answer = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
+            answer.metadata.recursion_available = true;
+            let query = question.queries[0].clone();
+            match query.name().to_ascii().to_lowercase().as_str() {
+                "there.example." => {
+                    let data = RData::A(A(Ipv4Addr::new(192, 0, 2, 99)));
+                    answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
+                }
+                _ => answer.metadata.response_code = ResponseCode::NXDomain,
+            }
+            answer.add_query(query);
+            socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+        }
+    });
+    asked
+}
+
+#[tokio::test]
+async fn the_clusters_names_are_answered_to_pods_and_to_the_host() {
+    let here = Fixture::new("").await;
+    let vip = Ipv4Addr::new(10, 96, 0, 7);
+    push(&here.agent, &[Frame::Service(service("ns", "web", &[vip]))]);
+    let found = here.ask("web.ns.svc.cluster.local.", RecordType::A).await.unwrap();
+    assert_eq!(addresses(&found), [IpAddr::from(vip)]);
+    assert!(found.metadata.authoritative && found.metadata.recursion_available);
+    let missing = here.ask("nobody.ns.svc.cluster.local.", RecordType::A).await.unwrap();
+    assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(missing.authorities.len(), 1, "until when it may be taken for missing");
+    let from_host = here.agent.dns_servers(true)[0];
+    let told = by_udp(&here.machine.host, from_host, "web.ns.svc.cluster.local.", RecordType::A).await.unwrap();
+    assert_eq!(addresses(&told), [IpAddr::from(vip)], "a pod in the host's network");
+    assert_eq!(here.agent.dns_servers(false), [IpAddr::from(DNS)]);
+    // Nobody else is there to be asked.
+    let foreign = here.ask("there.example.", RecordType::A).await.unwrap();
+    assert_eq!(foreign.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[tokio::test]
+async fn what_is_too_long_for_a_packet_comes_whole_over_tcp() {
+    let here = Fixture::new("").await;
+    let endpoint = |n: u8| Endpoint {
+        address: [10, 244, 7, n].into(),
+        ready: true,
+        serving: true,
+        terminating: false,
+        hostname: String::new(),
+        node: "n2".into(),
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
+    };
+    let slice = Endpoints {
+        namespace: "ns".into(),
+        name: "db-1".into(),
+        service: "db".into(),
+        ports: vec![EndpointPort { name: "sql".into(), protocol: Protocol::Tcp, port: 1 }],
+        endpoints: (1..=100).map(endpoint).collect(),
+    };
+    push(&here.agent, &[Frame::Service(service("ns", "db", &[])), Frame::Endpoints(slice)]);
+    let cut = here.ask("db.ns.svc.cluster.local.", RecordType::A).await.unwrap();
+    assert!(cut.metadata.truncation && addresses(&cut).len() < 100);
+    let whole = by_tcp(&here.pod.netns, "db.ns.svc.cluster.local.", RecordType::A).await;
+    assert!(!whole.metadata.truncation);
+    assert_eq!(addresses(&whole).len(), 100);
+}
+
+#[tokio::test]
+async fn other_names_are_asked_of_the_hosts_resolvers_once() {
+    let asked = fake_resolver("127.0.53.7:53".parse().unwrap()).await;
+    let here = Fixture::new("nameserver 127.0.53.7\nsearch corp\noptions ndots:2\n").await;
+    for _ in 0..3 {
+        let found = here.ask("there.example.", RecordType::A).await.unwrap();
+        assert_eq!(addresses(&found), [IpAddr::from([192, 0, 2, 99])]);
+        assert!(!found.metadata.authoritative);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "then from the cache");
+    let missing = here.ask("nowhere.example.", RecordType::A).await.unwrap();
+    assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "names come whole, and nothing is added");
+    let alias = Service { external_name: "there.example".into(), ..service("ns", "out", &[]) };
+    push(&here.agent, &[Frame::Service(alias)]);
+    let found = here.ask("out.ns.svc.cluster.local.", RecordType::A).await.unwrap();
+    assert_eq!(found.answers[0].record_type(), RecordType::CNAME);
+    assert_eq!(addresses(&found), [IpAddr::from([192, 0, 2, 99])]);
+}

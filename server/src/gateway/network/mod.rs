@@ -1,0 +1,33 @@
+//! `GET /node/v1/network`: the network map, as [`longshore_api::network`] has it.
+
+mod map;
+mod units;
+
+use super::http::refusal;
+use crate::store::{Store, StoreError};
+use axum::body::Body;
+use axum::response::Response;
+use futures::stream;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use longshore_api::Status;
+use longshore_api::ids::ClusterId;
+use map::Reader;
+use std::convert::Infallible;
+
+/// Answers with the map of `cluster`, until it leaves this replica.
+pub(super) async fn serve(store: &Store, cluster: &ClusterId) -> Response {
+    let opened = store.cluster(cluster).await.and_then(|cluster| Reader::open(&cluster));
+    let reader = match opened {
+        Ok(reader) => reader,
+        Err(StoreError::NotFound) => return refusal(Status::no_such_path()),
+        Err(error) => return refusal(Status::unavailable(error.to_string())),
+    };
+    let lines = stream::unfold(reader, |mut reader| async move {
+        let lines = reader.next().await?;
+        Some((Ok::<_, Infallible>(lines), reader))
+    });
+    let mut response = Response::new(Body::from_stream(lines));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}
