@@ -317,3 +317,61 @@ async fn nobody_sends_from_anothers_address() {
     let nobody = call(here.pod("a"), "10.244.3.200".parse::<IpAddr>().unwrap(), 80).await.unwrap_err();
     assert_eq!(nobody.kind(), io::ErrorKind::HostUnreachable);
 }
+
+/// The median of what connections take, one after the other.
+async fn connecting(from: &Netns, to: SocketAddr) -> Duration {
+    let mut taken = Vec::new();
+    for _ in 0..2000 {
+        let socket = from.run(TcpSocket::new_v4).unwrap().unwrap();
+        let begun = std::time::Instant::now();
+        let stream = socket.connect(to).await.unwrap();
+        taken.push(begun.elapsed());
+        stream.set_zero_linger().unwrap();
+    }
+    taken.sort();
+    taken[taken.len() / 2]
+}
+
+#[tokio::test]
+#[ignore = "a measurement, for a quiet machine: run it alone"]
+async fn what_a_connection_costs() {
+    let here = Fixture::new().await;
+    here.push(&[Frame::Service(service()), here.endpoints(&["b"])]);
+    here.until_answering("a", &["b"]).await;
+    let (direct, by_service) = (SocketAddr::new(here.ip("b"), 8080), SocketAddr::new(VIP.into(), 80));
+    for count in [10u32, 10_000] {
+        let frames = (0..count).flat_map(|n| {
+            let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 4, 0)) + n);
+            let name = format!("s{n}");
+            let service = Service { name: name.clone(), addresses: vec![address.into()], ..service() };
+            let Frame::Endpoints(slice) = here.endpoints(&["b", "c"]) else { unreachable!() };
+            let ports = service.ports.iter().map(|p| ServicePort { node_port: None, ..p.clone() }).collect();
+            let slice = Endpoints { name: format!("{name}-1"), service: name, ..slice };
+            [Frame::Service(Service { ports, ..service }), Frame::Endpoints(slice)]
+        });
+        let last = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 4, 0)) + count - 1);
+        let begun = std::time::Instant::now();
+        here.push(&frames.collect::<Vec<_>>());
+        while who(here.pod("a"), last, 80).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let loaded = begun.elapsed();
+        let mut changes = Vec::new();
+        for names in [["b"], ["c"]].iter().cycle().take(20) {
+            let begun = std::time::Instant::now();
+            here.push(&[here.endpoints(names)]);
+            while who(here.pod("a"), VIP, 80).await.ok().as_deref() != Some(names[0]) {
+                tokio::task::yield_now().await;
+            }
+            changes.push(begun.elapsed());
+        }
+        changes.sort();
+        let (plain, translated) =
+            (connecting(here.pod("a"), direct).await, connecting(here.pod("a"), by_service).await);
+        eprintln!(
+            "{count} services: loaded in {loaded:?}, a change acts after {:?} (worst {:?}), a connection takes {plain:?}, by a service {translated:?}",
+            changes[10], changes[19]
+        );
+        assert!(translated < plain * 2, "{translated:?} against {plain:?}");
+    }
+}

@@ -338,7 +338,7 @@ async fn nodes_are_pushed_the_map_of_their_clusters_network() {
     let (mut first, mut second) = (Map::open(&one).await, Map::open(&two).await);
     let whole = first.until_synced().await;
     assert_eq!(second.until_synced().await, whole, "all nodes are told the same");
-    assert_eq!(whole[0], json!({"cluster": {"podRange": "10.244.0.0/16", "serviceRange": "10.96.0.0/16"}}));
+    assert_eq!(whole[0], json!({"cluster": {"podRange": "10.244.0.0/14", "serviceRange": "10.96.0.0/16"}}));
     let answered = |name: &str| {
         let service = whole.iter().map(|f| &f["service"]).find(|s| s["name"] == name).unwrap();
         (service["addresses"][0].clone(), service["answeredByNode"].clone())

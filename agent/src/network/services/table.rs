@@ -204,8 +204,8 @@ pub fn pick(pick: Pick) -> Result<(Chain, Vec<Rule>), nlink::Error> {
     let mut rules = Vec::new();
     if let Some(seconds) = pick.affinity {
         let stay = Duration::from_secs(seconds.into());
-        let dynamic = |op| DynsetExpr::new(op, STICKY, CLIENT);
-        let remember = || Expr::from(dynamic(DynsetOp::Update).sreg_data(BACK).timeout(stay));
+        let dynamic = |op| DynsetExpr::new(op, STICKY, CLIENT).sreg_data(BACK);
+        let remember = || Expr::from(dynamic(DynsetOp::Update).timeout(stay));
         let before = [client()].into_iter().chain(front()).chain([
             look_up(STICKY, CLIENT, Some(BACK)),
             look_up("backs", ADDRESS, None),
