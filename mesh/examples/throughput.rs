@@ -158,8 +158,8 @@ fn wireguard(program: &[&str], seconds: u32) -> Result<Figures, Failure> {
         let command = [&["netns", "exec", &host.name], program, &[&name]].concat();
         let child = Command::new("ip").args(command).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         children.push(child);
-        let socket = format!("/var/run/wireguard/{name}.sock");
-        while !std::path::Path::new(&socket).exists() {
+        let answers = ["netns", "exec", &host.name, "wg", "show", &name];
+        while !Command::new("ip").args(answers).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
             std::thread::sleep(Duration::from_millis(10));
         }
         let key = dir.join(index.to_string());
