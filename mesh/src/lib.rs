@@ -87,8 +87,8 @@ impl Mesh {
         self.core.replace(table);
     }
 
-    /// The host's own addresses at which peers on the same network may reach its sockets. Call it again when they change:
-    /// paths are proven anew then.
+    /// The host's own addresses at which peers on the same network may reach its sockets (not those of pods' networks). Call
+    /// it again when they change: paths are proven anew then.
     pub fn set_addresses(&self, own: Vec<IpAddr>) {
         self.core.set_addresses(own);
     }

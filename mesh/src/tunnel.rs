@@ -3,9 +3,11 @@
 
 use crate::keys::{PrivateKey, PublicKey, Tag};
 use crate::path::message::Message;
+use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
-use boringtun::noise::{Tunn, TunnResult};
+use boringtun::noise::{Packet, Tunn, TunnResult};
 use ring::hmac;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,7 @@ pub struct OwnKey {
     pub private: PrivateKey,
     pub public: PublicKey,
     pub tag: Tag,
-    pub limiter: Arc<RateLimiter>,
+    limiter: Arc<RateLimiter>,
 }
 
 /// First byte of a message with a packet in it.
@@ -35,10 +37,41 @@ const HANDSHAKES: u64 = 400;
 
 impl OwnKey {
     pub fn new(private: PrivateKey) -> Self {
+        Self::limited(private, HANDSHAKES)
+    }
+
+    fn limited(private: PrivateKey, handshakes: u64) -> Self {
         let public = private.public();
-        let limiter = Arc::new(RateLimiter::new(&public.to_x25519(), HANDSHAKES));
+        let limiter = Arc::new(RateLimiter::new(&public.to_x25519(), handshakes));
         Self { private, public, tag: public.tag(), limiter }
     }
+
+    /// Who begins a handshake with this key. Whoever doesn't know our public key costs one hash; when there are too many
+    /// who do, the sender must show that it receives at `from`.
+    pub fn greeted(&self, datagram: &[u8], from: IpAddr) -> Greeting {
+        self.limiter.reset_count();
+        let mut cookie = [0; 64];
+        match self.limiter.verify_packet(Some(from), datagram, &mut cookie) {
+            Ok(Packet::HandshakeInit(init)) => {
+                match parse_handshake_anon(self.private.secret(), &self.public.to_x25519(), &init) {
+                    Ok(half) => Greeting::By(PublicKey::from_bytes(half.peer_static_public)),
+                    Err(_) => Greeting::None,
+                }
+            }
+            Err(TunnResult::WriteToNetwork(cookie)) => Greeting::Cookie(cookie.to_vec()),
+            _ => Greeting::None,
+        }
+    }
+}
+
+/// How a handshake begins.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Greeting {
+    By(PublicKey),
+    /// To be sent back instead of an answer.
+    Cookie(Vec<u8>),
+    /// Not with this key.
+    None,
 }
 
 pub struct Tunnel {
@@ -114,9 +147,10 @@ impl Tunnel {
         length
     }
 
-    /// Opens a datagram into `room`, which is at least as long and no shorter than [`LEAST_ROOM`].
-    pub fn open(&mut self, datagram: &[u8], room: &mut [u8]) -> Opened {
-        match self.tunn.decapsulate(Some(std::net::Ipv4Addr::UNSPECIFIED.into()), datagram, room) {
+    /// Opens a datagram into `room`, which is at least as long and no shorter than [`LEAST_ROOM`]. `from`: as for
+    /// [`OwnKey::greeted`].
+    pub fn open(&mut self, from: IpAddr, datagram: &[u8], room: &mut [u8]) -> Opened {
+        match self.tunn.decapsulate(Some(from), datagram, room) {
             TunnResult::Done => Opened::Nothing,
             TunnResult::Err(error) => {
                 tracing::trace!(?error, "a datagram was not opened");
@@ -189,6 +223,9 @@ fn written(result: TunnResult<'_>) -> usize {
 mod tests {
     use super::*;
     use crate::path::message::Message;
+    use std::net::Ipv4Addr;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn pair(now: Instant) -> [Tunnel; 2] {
         let [a, b] = [(); 2].map(|()| OwnKey::new(PrivateKey::generate()));
@@ -204,7 +241,7 @@ mod tests {
 
     fn answer(tunnel: &mut Tunnel, datagram: &[u8]) -> Vec<u8> {
         let mut room = [0; 256];
-        let Opened::Answer { length } = tunnel.open(datagram, &mut room) else { panic!("no answer") };
+        let Opened::Answer { length } = tunnel.open(HERE, datagram, &mut room) else { panic!("no answer") };
         room[..length].to_vec()
     }
 
@@ -217,13 +254,13 @@ mod tests {
         assert!(length > 0 && !a.has_session(), "a handshake");
         let response = answer(&mut b, &room[..length]);
         let confirmation = answer(&mut a, &response);
-        assert!(matches!(b.open(&confirmation, &mut room), Opened::Nothing));
+        assert!(matches!(b.open(HERE, &confirmation, &mut room), Opened::Nothing));
         let length = a.next_waiting(&mut room).unwrap();
         let datagram = room[..length].to_vec();
         assert_eq!(a.next_waiting(&mut room), None);
-        assert!(matches!(b.open(&datagram, &mut room), Opened::Packet { length: 20 }));
+        assert!(matches!(b.open(HERE, &datagram, &mut room), Opened::Packet { length: 20 }));
         assert_eq!(room[..20], packet());
-        assert!(matches!(b.open(&datagram, &mut room), Opened::Wrong), "a repetition");
+        assert!(matches!(b.open(HERE, &datagram, &mut room), Opened::Wrong), "a repetition");
     }
 
     #[test]
@@ -234,13 +271,13 @@ mod tests {
         // Its own handshake is lost.
         assert!(b.seal(now, &packet(), &mut room) > 0);
         let length = a.shake_hands(now, &mut room);
-        let response = answer(&mut b, &room[..length].to_vec());
+        let response = answer(&mut b, &room[..length]);
         let confirmation = answer(&mut a, &response);
         assert_eq!(b.next_waiting(&mut room), None, "it isn't proven yet that the other has the session");
-        b.open(&confirmation, &mut room);
+        b.open(HERE, &confirmation, &mut room);
         let length = b.next_waiting(&mut room).unwrap();
         let datagram = room[..length].to_vec();
-        assert!(matches!(a.open(&datagram, &mut room), Opened::Packet { length: 20 }));
+        assert!(matches!(a.open(HERE, &datagram, &mut room), Opened::Packet { length: 20 }));
     }
 
     #[test]
@@ -252,6 +289,30 @@ mod tests {
         assert_eq!(a.shake_hands(now + Duration::from_millis(900), &mut room), 0);
         assert!(a.tick(now + Duration::from_millis(1100), true, &mut room) > 0);
         assert_eq!(a.tick(now + Duration::from_secs(5), false, &mut room), 0, "nobody waits for it");
+    }
+
+    #[test]
+    fn many_handshakes_cost_their_sender_a_cookie_and_only_for_a_moment() {
+        let now = Instant::now();
+        let [own, other] = [(); 2].map(|()| OwnKey::limited(PrivateKey::generate(), 3));
+        let mut tunnel = Tunnel::new(now, &other, own.public, 1);
+        let mut room = [0; 256];
+        let length = tunnel.shake_hands(now, &mut room);
+        let greeting = room[..length].to_vec();
+        assert_eq!(own.greeted(&greeting, HERE), Greeting::By(other.public));
+        let mut greetings = (0..20).map(|_| own.greeted(&greeting, HERE));
+        let Some(Greeting::Cookie(cookie)) = greetings.find(|g| matches!(g, Greeting::Cookie(_))) else {
+            panic!("no limit")
+        };
+        // Who shows the cookie is served, and so is anybody when the moment has passed.
+        assert!(matches!(tunnel.open(HERE, &cookie, &mut room), Opened::Nothing));
+        let length = tunnel.shake_hands(now + AGAIN, &mut room);
+        assert_eq!(own.greeted(&room[..length], HERE), Greeting::By(other.public));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !matches!(own.greeted(&greeting, HERE), Greeting::By(_)) {
+            assert!(Instant::now() < deadline, "it is never forgiven");
+        }
+        assert_eq!(other.greeted(&greeting, HERE), Greeting::None, "it was for another key");
     }
 
     #[test]

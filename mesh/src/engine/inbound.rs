@@ -11,13 +11,12 @@ use crate::path::{Route, Via};
 use crate::peer::{Live, Peer};
 use crate::reflect;
 use crate::relay::Relayed;
-use crate::tunnel::{LEAST_ROOM, Opened, OwnKey};
+use crate::tunnel::{Greeting, LEAST_ROOM, Opened, OwnKey};
 use crate::udp::Socket;
-use boringtun::noise::Packet;
-use boringtun::noise::handshake::parse_handshake_anon;
 use longshore_api::ids::NodeId;
 use quinn_udp::RecvMeta;
 use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -36,6 +35,16 @@ const DATA: u32 = 4;
 struct Origin<'a> {
     via: Via,
     peer: Option<&'a NodeId>,
+}
+
+impl Origin<'_> {
+    /// What handshakes are counted by. Who comes by the relay is vouched for.
+    fn address(&self) -> IpAddr {
+        match self.via {
+            Via::Udp(from) => from.ip(),
+            Via::Relay => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
 }
 
 struct Inbound {
@@ -148,29 +157,32 @@ impl Inbound {
     }
 
     fn handshake(&mut self, table: &Table, now: Instant, from: Origin<'_>, datagram: &[u8]) {
-        let Some((own, theirs)) = self.who_shakes_hands(datagram) else { return };
-        let Some(peer) = table.of_key(&theirs) else { return };
-        if from.peer.is_some_and(|said| *said != peer.id) {
-            return;
+        for own in self.core.own_keys() {
+            let theirs = match own.greeted(datagram, from.address()) {
+                Greeting::By(theirs) => theirs,
+                Greeting::Cookie(cookie) => return self.send_back(table, from, &cookie),
+                Greeting::None => continue,
+            };
+            let Some(peer) = table.of_key(&theirs) else { return };
+            if from.peer.is_some_and(|said| *said != peer.id) {
+                return;
+            }
+            let mut guard = peer.live.lock();
+            let live = self.core.enliven(now, peer, &mut guard);
+            let index = self.pair(now, peer, live, &own, theirs);
+            return self.open(now, from, peer, live, index, datagram);
         }
-        let mut guard = peer.live.lock();
-        let live = self.core.enliven(now, peer, &mut guard);
-        let index = self.pair(now, peer, live, &own, theirs);
-        self.open(now, from, peer, live, index, datagram);
     }
 
-    /// By which of our keys, and who.
-    fn who_shakes_hands(&self, datagram: &[u8]) -> Option<(OwnKey, PublicKey)> {
-        for own in self.core.own_keys() {
-            let mut cookie = [0; 64];
-            let verified =
-                own.limiter.verify_packet(Some(std::net::Ipv4Addr::UNSPECIFIED.into()), datagram, &mut cookie);
-            if let Ok(Packet::HandshakeInit(init)) = verified {
-                let half = parse_handshake_anon(own.private.secret(), &own.public.to_x25519(), &init).ok()?;
-                return Some((own, PublicKey::from_bytes(half.peer_static_public)));
+    /// To whom it may be, as nobody is known yet.
+    fn send_back(&self, table: &Table, from: Origin<'_>, bytes: &[u8]) {
+        match (from.via, from.peer.and_then(|id| table.peer(id))) {
+            (Via::Udp(to), _) => {
+                let _ = self.core.socket(to).map(|socket| socket.try_send(to, bytes));
             }
+            (Via::Relay, Some(peer)) => self.core.relay_out(peer, bytes.len(), bytes),
+            (Via::Relay, None) => {}
         }
-        None
     }
 
     /// The index of the tunnel under a pair of keys, made where there is none. A newer pair comes first.
@@ -192,7 +204,7 @@ impl Inbound {
         }
         let Some(tunnel) = live.indexed(index) else { return };
         let room = &mut self.opened[self.used..];
-        match tunnel.open(datagram, room) {
+        match tunnel.open(from.address(), datagram, room) {
             Opened::Packet { length } => self.accept(now, peer, live, length),
             Opened::Answer { length } => {
                 // To where it came from: only that is known to lead there.
