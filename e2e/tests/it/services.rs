@@ -42,7 +42,7 @@ fn inside(kubectl: &Kubectl, command: &str) -> Result<String, String> {
 }
 
 fn fetch(kubectl: &Kubectl, url: &str) -> Result<String, String> {
-    inside(kubectl, &format!("wget -q -T 3 -O - {url}"))
+    inside(kubectl, &format!("wget -q -O - {url}"))
 }
 
 #[test]
