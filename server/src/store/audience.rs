@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 /// From so many on who are woken at once, they make rounds.
 const LARGE: usize = 32;
-/// What one of them adds to the pause. Telling one costs a processor 25 µs here, and about as much where it is read.
-const SHARE: Duration = Duration::from_micros(32);
+/// What one of them adds to the pause. Telling one costs a processor 25 µs here, and about as much where it is read: on two
+/// processors a pause is somewhat longer than its round, or else each change makes a round of its own after all.
+const SHARE: Duration = Duration::from_micros(40);
 /// A whole pause lasts a tick of the clock at least, and never longer than this, however many there are.
 const TICK: Duration = Duration::from_millis(1);
 const LATEST: Duration = Duration::from_millis(20);

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// Removals that are remembered for readers who haven't heard of them; whoever is further behind begins anew.
 const REMOVALS: usize = 10_000;
 /// What a reader takes at once, about.
-const TAKEN_BYTES: usize = 32 * 1024;
+const TAKEN_BYTES: usize = 4 * 1024;
 
 /// The map of a loaded cluster: one of its companions.
 #[derive(Default)]

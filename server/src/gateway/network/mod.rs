@@ -24,6 +24,8 @@ pub(super) async fn serve(store: &Store, cluster: &ClusterId) -> Response {
         Err(error) => return refusal(Status::unavailable(error.to_string())),
     };
     let lines = stream::unfold(reader, |mut reader| async move {
+        // What was taken goes out before more is: a connection keeps for good what room it once needed.
+        tokio::task::yield_now().await;
         let lines = reader.next().await?;
         Some((Ok::<_, Infallible>(lines), reader))
     });
