@@ -166,6 +166,16 @@ async fn an_agents_restart_touches_no_container() {
             state(pod, 0)["restartCount"] == 1 && condition(pod, "Ready") == Some(true)
         })
         .await;
+    let since = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array().into_iter().flatten();
+        all.filter(|c| c["type"] == "Ready").map(|c| c["lastTransitionTime"].clone()).collect::<Vec<_>>()
+    };
+    // What it has said is on disk once it has heard of it.
+    crate::node::eventually("the agent knows what the server has", || {
+        let text = std::fs::read(machine.data_dir().join("desired/pods/kept.json")).unwrap_or_default();
+        since(&serde_json::from_slice(&text).unwrap_or_default()) == since(&before)
+    })
+    .await;
     drop(node);
     machine.api.set_away(true);
     let node = machine.agent();
@@ -187,10 +197,6 @@ async fn an_agents_restart_touches_no_container() {
     let after = machine.running("kept").await;
     assert_eq!(state(&after, 0)["containerID"], state(&before, 0)["containerID"]);
     assert_eq!(state(&after, 0)["restartCount"], 1);
-    let since = |pod: &Value| {
-        let all = pod["status"]["conditions"].as_array().unwrap().iter();
-        all.filter(|c| c["type"] == "Ready").map(|c| c["lastTransitionTime"].clone()).collect::<Vec<_>>()
-    };
     assert_eq!(since(&after), since(&before), "it never was unready");
 }
 
