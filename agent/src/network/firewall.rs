@@ -1,17 +1,16 @@
-//! Our nftables tables: one in the cluster's namespace, one on the host, each replaced as a whole in one transaction and
-//! only when it isn't what it should be (its comment carries the fingerprint of its rules).
+//! Our nftables tables: one in the cluster's namespace, one on the host, each replaced as a whole ([`Ruleset`]).
 
 use super::links::{self, Transfer};
+use super::ruleset::Ruleset;
 use super::{Error, names, services};
 use crate::pods::network::{HostPort, Protocol};
 use ipnet::Ipv4Net;
 use nlink::netlink::namespace::Netns;
 use nlink::netlink::nftables::{
-    BaseChain, Chain, CtState, CtStatus, Family, FibFlags, FilterHook, NatHook, Priority, Rule, Transaction,
+    BaseChain, Chain, CtState, CtStatus, Family, FibFlags, FilterHook, NatHook, Priority, Rule,
 };
 use nlink::netlink::types::route::RouteType;
 use nlink::netlink::{Connection, Nftables};
-use sha2::{Digest, Sha256};
 use std::net::Ipv4Addr;
 
 /// A port of the host and whose it is.
@@ -121,18 +120,6 @@ fn rule(table: &str, chain: &str) -> Rule {
 }
 
 async fn set(netns: &Netns, table: &str, chains: Vec<Chain>, rules: Vec<Rule>) -> Result<(), Error> {
-    let nftables = connection(netns)?;
-    let fingerprint = hex::encode(&Sha256::digest(format!("{chains:?}{rules:?}"))[..8]);
-    let found = nftables.list_tables_in(Family::Ip).await.map_err(failed)?.into_iter().find(|t| t.name == table);
-    if found.as_ref().is_some_and(|t| t.comment.as_deref() == Some(&fingerprint)) {
-        return Ok(());
-    }
-    let mut change: Transaction = nftables.transaction();
-    if found.is_some() {
-        change = change.del_table(table, Family::Ip);
-    }
-    change = change.add_table_with_comment(table, Family::Ip, 0, Some(&fingerprint));
-    change = chains.into_iter().fold(change, Transaction::add_chain);
-    change = rules.into_iter().fold(change, Transaction::add_rule);
-    change.commit(&nftables).await.map_err(failed)
+    let ruleset = Ruleset { chains, sets: Vec::new(), rules };
+    ruleset.stand(&connection(netns)?, table).await.map(drop)
 }

@@ -17,13 +17,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 /// Connections at once, well below what a tunnel carries, so that pods can't crowd out the node's own.
 const CONNECTIONS: usize = 512;
-/// After a failure to listen that no change will announce the end of.
-const RETRY: Duration = Duration::from_secs(2);
 /// How long a way to the server may take; clients try again by themselves.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -60,40 +58,23 @@ where
             (Ok(service), Ok(from_host)) => (service, from_host),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::warn!(address = %at.service, %error, "the Service kubernetes can't be answered yet");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(namespace::RETRY).await;
                 continue;
             }
         };
+        let answer = |client| {
+            let dial = dial.clone();
+            async move {
+                if let Err(error) = pass(client, dial()).await {
+                    tracing::debug!(%error, "a pod's connection to the API ended");
+                }
+            }
+        };
+        let accept = |listener| namespace::accept(listener, places.clone(), "a connection to the API", answer);
         tokio::select! {
-            () = accept(&service, &places, &dial) => {}
-            () = accept(&from_host, &places, &dial) => {}
+            () = accept(service) => {}
+            () = accept(from_host) => {}
             () = changed => {}
-        }
-    }
-}
-
-async fn accept<D, F, S>(listener: &TcpListener, places: &Arc<Semaphore>, dial: &D)
-where
-    D: Fn() -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = io::Result<S>> + Send,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((client, _)) => {
-                let dial = dial.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = pass(client, dial()).await {
-                        tracing::debug!(%error, "a pod's connection to the API ended");
-                    }
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection to the API was not accepted");
-                tokio::time::sleep(RETRY).await;
-            }
         }
     }
 }

@@ -71,6 +71,13 @@ pub struct Map {
 }
 
 impl Map {
+    #[cfg(test)]
+    pub fn of(frames: impl IntoIterator<Item = Frame>) -> Self {
+        let mut map = Self::default();
+        frames.into_iter().for_each(|frame| map.apply(frame, &mut Touched::default()));
+        map
+    }
+
     /// Whether the server has ever told it.
     pub fn is_known(&self) -> bool {
         !self.cluster.service_range.is_empty()

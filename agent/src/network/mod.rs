@@ -1,5 +1,6 @@
 //! The pods' network on this machine: a network namespace of the cluster's own, one cable from it to each pod and one to the
-//! host, routes between them, and what [`map`] says of services. Docker never routes pod traffic, and clusters with the same ranges share a host.
+//! host, routes between them, and what [`map`] says of services. Docker never routes pod traffic, and clusters with the same
+//! ranges share a host.
 //!
 //! Everything here carries the ids of cluster and node in its name ([`names`]), is made by steps that look before they
 //! act, and is looked at again with each pod and each minute: an agent that was killed anywhere in between goes on where
@@ -15,6 +16,7 @@ mod links;
 pub mod map;
 mod names;
 mod namespace;
+mod ruleset;
 mod services;
 
 pub use addresses::{Addresses, slice};

@@ -9,7 +9,13 @@ use nlink::netlink::namespace::{self, Netns};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+
+/// After a failure to listen or accept that no change will announce the end of.
+pub const RETRY: Duration = Duration::from_secs(2);
 
 /// Opens it, made anew where it isn't there (first start, or the machine was restarted).
 pub fn open(path: &Path) -> Result<Netns, Error> {
@@ -88,4 +94,27 @@ pub fn listen(netns: &Netns, address: SocketAddrV4) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address.into())?;
     socket.listen(1024)
+}
+
+/// Gives each connection to `answer`, on a task of its own, as many at once as there are `places`. Never returns.
+pub async fn accept<F>(listener: TcpListener, places: Arc<Semaphore>, what: &str, answer: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((client, _)) => {
+                let answered = answer(client);
+                tokio::spawn(async move {
+                    answered.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "{what} was not accepted");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
 }

@@ -32,8 +32,6 @@ const ASKED_AT_ONCE: usize = 1000;
 const CONNECTIONS: usize = 1000;
 /// A connection that says nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(10);
-/// After a failure to listen.
-const RETRY: Duration = Duration::from_secs(2);
 /// The largest answer over UDP: what passes every path in one packet.
 const LARGEST: u16 = 1232;
 /// Names that follow one another by Services of type ExternalName.
@@ -88,7 +86,7 @@ impl Server {
             });
             if let Err(error) = listening {
                 tracing::warn!(address = %at.service, %error, "names can't be answered yet");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(namespace::RETRY).await;
                 continue;
             }
             changed.await;
@@ -115,22 +113,11 @@ impl Server {
     }
 
     async fn connections(self, listener: TcpListener) {
-        loop {
-            let Ok(place) = self.0.connections.clone().acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((client, _)) => {
-                    let this = self.clone();
-                    tokio::spawn(async move {
-                        let _ = this.connection(client).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection for names was not accepted");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
+        let answer = |client| {
+            let this = self.clone();
+            async move { drop(this.connection(client).await) }
+        };
+        namespace::accept(listener, self.0.connections.clone(), "a connection for names", answer).await;
     }
 
     /// RFC 7766: questions one after the other, each behind its length.

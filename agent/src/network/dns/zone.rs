@@ -263,7 +263,6 @@ fn text(protocol: Protocol) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::map::Known;
     use longshore_api::network::{Cluster, Endpoint, EndpointPort, Frame, ServicePort};
 
     fn map() -> Map {
@@ -301,18 +300,14 @@ mod tests {
             ],
         });
         let ranges = Cluster { pod_range: "10.244.0.0/16".into(), service_range: "10.96.0.0/16".into() };
-        let known = Known::open("/nonexistent/map.json".into());
-        for frame in [
+        Map::of([
             Frame::Cluster(ranges),
             service("web", &["10.96.0.7"], ""),
             service("db", &[], ""),
             service("out", &[], "example.com"),
             service("empty", &[], ""),
             slice,
-        ] {
-            known.take(&[serde_json::to_vec(&frame).unwrap(), b"\n".to_vec()].concat());
-        }
-        known.read(Map::clone)
+        ])
     }
 
     /// The answers as text, `-` for none, `NXDOMAIN`, or `FOREIGN`.

@@ -1,7 +1,7 @@
 //! What the kernel has of Services, and how it is made to have what it should.
 
 use super::plan::{Back, Fate, Front, Pick, Plan};
-use super::table::{self, Frame, Kind, Ranges, TABLE};
+use super::table::{self, Kind, Ranges, TABLE};
 use crate::network::links::Transfer;
 use crate::network::{Error, names};
 use longshore_api::network::Protocol;
@@ -9,7 +9,6 @@ use nlink::netlink::namespace::Netns;
 use nlink::netlink::netfilter::{ConntrackFilter, IpProtocol};
 use nlink::netlink::nftables::{Family, SetElement, SetElementData, Transaction};
 use nlink::netlink::{Connection, Netfilter, Nftables};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 
@@ -48,6 +47,14 @@ struct Change {
     new: Option<Option<SetElementData>>,
 }
 
+impl Change {
+    /// What names the front in its key.
+    fn front(&self) -> &[u8] {
+        let (_, key) = &self.key;
+        &key[..FRONT.min(key.len())]
+    }
+}
+
 fn failed(e: nlink::Error) -> Error {
     Error::netlink("set service addresses", e)
 }
@@ -79,16 +86,16 @@ impl Kernel {
     /// What there is; tables that aren't as they should be are made anew.
     pub async fn found(&self, gateway: Ipv4Addr, transfer: Transfer, ranges: Ranges) -> Result<Model, Error> {
         let mut model = Model::default();
-        let inside = Frame::inside(gateway, transfer, ranges).map_err(failed)?;
-        let on_host = Frame::on_host(&self.host_table, transfer).map_err(failed)?;
-        if stand(&self.inside, TABLE, inside).await? {
+        let inside = table::inside(gateway, transfer, ranges).map_err(failed)?;
+        let on_host = table::on_host(&self.host_table, transfer).map_err(failed)?;
+        if inside.stand(&self.inside, TABLE).await? {
             let chains = self.inside.list_chains_in(TABLE, Family::Ip).await.map_err(failed)?;
             model.chains.extend(chains.into_iter().map(|chain| chain.name));
             for kind in Kind::INSIDE {
                 model.read(&self.inside, TABLE, kind).await?;
             }
         }
-        if stand(&self.host, &self.host_table, on_host).await? {
+        if on_host.stand(&self.host, &self.host_table).await? {
             model.read(&self.host, &self.host_table, Kind::NodePorts).await?;
         }
         Ok(model)
@@ -134,9 +141,8 @@ impl Kernel {
         added.fold(removed, |t, (kind, some)| t.add_set_elements(&set(kind), some))
     }
 
-    /// Ends what UDP senders were sent to.
-    pub async fn forget_connections(&self, gone: &[(Front, Back)]) -> Result<(), Error> {
-        let gone: HashSet<_> = gone.iter().filter(|(front, _)| front.protocol == Protocol::Udp).collect();
+    /// Ends what UDP senders were sent to; `gone` is of UDP.
+    pub async fn forget_connections(&self, gone: &HashSet<(Front, Back)>) -> Result<(), Error> {
         if gone.is_empty() {
             return Ok(());
         }
@@ -158,36 +164,14 @@ impl Kernel {
     }
 }
 
-/// Makes the table of `frame`, unless it is there. Whether it was.
-async fn stand(nftables: &Connection<Nftables>, name: &str, frame: Frame) -> Result<bool, Error> {
-    let Frame { chains, sets, rules } = frame;
-    let fingerprint = hex::encode(&Sha256::digest(format!("{chains:?}{sets:?}{rules:?}"))[..8]);
-    let tables = nftables.list_tables_in(Family::Ip).await.map_err(failed)?;
-    let found = tables.into_iter().find(|t| t.name == name);
-    if found.as_ref().is_some_and(|t| t.comment.as_deref() == Some(&fingerprint)) {
-        return Ok(true);
-    }
-    let mut change = nftables.transaction();
-    if found.is_some() {
-        change = change.del_table(name, Family::Ip);
-    }
-    change = change.add_table_with_comment(name, Family::Ip, 0, Some(&fingerprint));
-    change = sets.into_iter().fold(change, Transaction::add_set);
-    change = chains.into_iter().fold(change, Transaction::add_chain);
-    change = rules.into_iter().fold(change, Transaction::add_rule);
-    change.commit(nftables).await.map_err(failed)?;
-    Ok(false)
-}
-
 /// As many whole fronts at once as go into a transaction.
 fn parts(mut changes: &[Change]) -> Vec<&[Change]> {
-    let front = |change: &Change| change.key.1[..FRONT.min(change.key.1.len())].to_vec();
     let mut parts = Vec::new();
     while !changes.is_empty() {
         let mut end = changes.len().min(AT_ONCE);
         if end < changes.len() {
-            let last = front(&changes[end]);
-            let whole = changes[..end].iter().rposition(|change| front(change) != last);
+            let last = changes[end].front();
+            let whole = changes[..end].iter().rposition(|change| change.front() != last);
             end = whole.map_or(end, |at| at + 1);
         }
         let (part, rest) = changes.split_at(end);
@@ -262,10 +246,7 @@ impl Model {
             }
         }
         if !changes.is_empty() {
-            changes.sort_by(|a, b| {
-                let front = |c: &Change| c.key.1[..FRONT.min(c.key.1.len())].to_vec();
-                front(a).cmp(&front(b)).then_with(|| a.key.cmp(&b.key))
-            });
+            changes.sort_by(|a, b| a.front().cmp(b.front()).then_with(|| a.key.cmp(&b.key)));
             let chains: Vec<String> = picks.iter().map(|pick| table::chain_name(*pick)).collect();
             let done: Vec<(Key, Option<Option<SetElementData>>)> =
                 changes.iter().map(|c| (c.key.clone(), c.new.clone())).collect();

@@ -17,7 +17,7 @@ use kernel::{Kernel, Model};
 use longshore_api::network::{Name, Protocol};
 use nlink::netlink::namespace::{Netns, NetnsId};
 use plan::{Back, Front, Here, Plan};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl Keeper {
                 self.map.read(|map| map.services.keys().cloned().chain(planned).collect())
             }
         };
-        let mut gone = Vec::new();
+        let mut gone = HashSet::new();
         let plans: Vec<(Name, Plan)> = self.map.read(|map| {
             let plan = |name: Name| {
                 let before = tables.plans.get(&name);

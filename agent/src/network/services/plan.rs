@@ -209,7 +209,6 @@ fn place(before: impl Iterator<Item = (u32, Back)>, wanted: &BTreeSet<Back>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::map::Known;
     use longshore_api::network::{Answer, Endpoints, Frame};
     use proptest::prelude::*;
 
@@ -249,11 +248,7 @@ mod tests {
             EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 },
         ];
         let slice = Endpoints { namespace: "ns".into(), name: "web-1".into(), service: "web".into(), ports, endpoints };
-        let known = Known::open("/nonexistent/map.json".into());
-        for frame in [Frame::Service(service), Frame::Endpoints(slice)] {
-            known.take(&[serde_json::to_vec(&frame).unwrap(), b"\n".to_vec()].concat());
-        }
-        known.read(Map::clone)
+        Map::of([Frame::Service(service), Frame::Endpoints(slice)])
     }
 
     fn planned(service: Service, endpoints: Vec<Endpoint>) -> Plan {

@@ -10,6 +10,7 @@
 
 use super::plan::{Back, Fate, From, Front, Pick, Plan};
 use crate::network::links::{self, Transfer};
+use crate::network::ruleset::Ruleset;
 use ipnet::Ipv4Net;
 use longshore_api::network::Protocol;
 use nlink::netlink::nftables::{
@@ -229,93 +230,80 @@ pub struct Ranges {
     pub services: Option<Ipv4Net>,
 }
 
-/// What follows from the node alone.
-pub struct Frame {
-    pub chains: Vec<Chain>,
-    pub sets: Vec<Set>,
-    pub rules: Vec<Rule>,
+/// The table in the cluster's namespace, as far as it follows from the node alone.
+pub fn inside(gateway: Ipv4Addr, transfer: Transfer, ranges: Ranges) -> Result<Ruleset, nlink::Error> {
+    let Ranges { pods, services } = ranges;
+    let chain = |name: &str, base| -> Result<Chain, nlink::Error> {
+        Ok(Chain::new(TABLE, name)?.family(Family::Ip).base(base))
+    };
+    let to_front =
+        |rule: Rule, set: &str| with(rule, front().into_iter().chain([look_up(set, ADDRESS, Some(Register::Verdict))]));
+    let sticky = Set::new(TABLE, STICKY)
+        .family(Family::Ip)
+        .key_type(SetKeyType::Concat(vec![
+            SetKeyType::Ipv4Addr,
+            SetKeyType::Ipv4Addr,
+            SetKeyType::InetProto,
+            SetKeyType::InetService,
+        ]))
+        .map(back_type())
+        .dynamic()
+        .per_element_timeouts()
+        .size(CLIENTS);
+    let mut rules = vec![
+        rule(TABLE, REFUSE).match_l4proto(Protocol::Tcp.number()).reject_tcp_reset(),
+        rule(TABLE, REFUSE).reject_icmp(PORT_UNREACHABLE),
+        // What the host itself and pods by way of it send comes under the host's end of the cable.
+        to_front(rule(TABLE, "prerouting").match_iif(links::UPLINK).match_saddr_v4_not(transfer.host(), 32), "outside"),
+        to_front(rule(TABLE, "prerouting"), "fronts"),
+        to_front(rule(TABLE, "output"), "fronts"),
+        rule(TABLE, "postrouting")
+            .match_concat_in_set(&[PacketField::Ip4Saddr, PacketField::Ip4Daddr], "own")
+            .nat(NatStatement::snat(gateway)),
+    ];
+    // What isn't a pod's own goes to other nodes' pods under the node's address, or the answer wouldn't come back here.
+    if let Some(pods) = pods {
+        let to_mesh = rule(TABLE, "postrouting").match_oif(links::MESH);
+        let from_elsewhere = to_mesh.match_saddr_v4_not(pods.network(), pods.prefix_len());
+        rules.push(from_elsewhere.nat(NatStatement::snat(gateway)));
+    }
+    // A Service's address at a port that it hasn't, and addresses of none: not the world's either.
+    let refuse = ChainName::new(REFUSE)?;
+    if let Some(range) = services {
+        let to_range = |rule: Rule| rule.match_daddr_v4(range.network(), range.prefix_len()).goto(refuse.clone());
+        rules.push(to_range(rule(TABLE, "forward").match_ct_state(CtState::NEW)));
+        // The node's own answers are at addresses of its loopback interface.
+        rules.push(to_range(rule(TABLE, "sent").match_oif_not("lo").match_ct_state(CtState::NEW)));
+    }
+    let mut sets: Vec<Set> = Kind::INSIDE.iter().map(|kind| kind.set(TABLE)).collect();
+    sets.push(sticky);
+    Ok(Ruleset {
+        chains: vec![
+            Chain::new(TABLE, REFUSE)?.family(Family::Ip),
+            chain("prerouting", BaseChain::nat(NatHook::Prerouting, Priority::DstNat))?,
+            chain("output", BaseChain::nat(NatHook::Output, Priority::DstNat))?,
+            chain("postrouting", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat))?,
+            chain("forward", BaseChain::filter(FilterHook::Forward, Priority::Filter))?,
+            chain("sent", BaseChain::filter(FilterHook::Output, Priority::Filter))?,
+        ],
+        sets,
+        rules,
+    })
 }
 
-impl Frame {
-    /// Of the table in the cluster's namespace.
-    pub fn inside(gateway: Ipv4Addr, transfer: Transfer, ranges: Ranges) -> Result<Self, nlink::Error> {
-        let Ranges { pods, services } = ranges;
-        let chain = |name: &str, base| -> Result<Chain, nlink::Error> {
-            Ok(Chain::new(TABLE, name)?.family(Family::Ip).base(base))
-        };
-        let to_front = |rule: Rule, set: &str| {
-            with(rule, front().into_iter().chain([look_up(set, ADDRESS, Some(Register::Verdict))]))
-        };
-        let sticky = Set::new(TABLE, STICKY)
-            .family(Family::Ip)
-            .key_type(SetKeyType::Concat(vec![
-                SetKeyType::Ipv4Addr,
-                SetKeyType::Ipv4Addr,
-                SetKeyType::InetProto,
-                SetKeyType::InetService,
-            ]))
-            .map(back_type())
-            .dynamic()
-            .per_element_timeouts()
-            .size(CLIENTS);
-        let mut rules = vec![
-            rule(TABLE, REFUSE).match_l4proto(Protocol::Tcp.number()).reject_tcp_reset(),
-            rule(TABLE, REFUSE).reject_icmp(PORT_UNREACHABLE),
-            // What the host itself and pods by way of it send comes under the host's end of the cable.
-            to_front(
-                rule(TABLE, "prerouting").match_iif(links::UPLINK).match_saddr_v4_not(transfer.host(), 32),
-                "outside",
-            ),
-            to_front(rule(TABLE, "prerouting"), "fronts"),
-            to_front(rule(TABLE, "output"), "fronts"),
-            rule(TABLE, "postrouting")
-                .match_concat_in_set(&[PacketField::Ip4Saddr, PacketField::Ip4Daddr], "own")
-                .nat(NatStatement::snat(gateway)),
+/// The table on the host: node ports at all its addresses lead into the namespace.
+pub fn on_host(table: &str, transfer: Transfer) -> Result<Ruleset, nlink::Error> {
+    let (mut chains, mut rules) = (Vec::new(), Vec::new());
+    for (name, hook) in [("prerouting", NatHook::Prerouting), ("output", NatHook::Output)] {
+        let base = BaseChain::nat(hook, Priority::DstNat);
+        chains.push(Chain::new(table, name)?.family(Family::Ip).base(base));
+        let to_host = rule(table, name).match_fib_type(FibFlags::DADDR, RouteType::Local);
+        let in_set = [
+            Expr::Meta { dreg: CLIENT, key: MetaKey::L4Proto },
+            header(ADDRESS, PayloadBase::Transport, 2, 2),
+            look_up("ports", CLIENT, None),
         ];
-        // What isn't a pod's own goes to other nodes' pods under the node's address, or the answer wouldn't come back here.
-        if let Some(pods) = pods {
-            let to_mesh = rule(TABLE, "postrouting").match_oif(links::MESH);
-            let from_elsewhere = to_mesh.match_saddr_v4_not(pods.network(), pods.prefix_len());
-            rules.push(from_elsewhere.nat(NatStatement::snat(gateway)));
-        }
-        // A Service's address at a port that it hasn't, and addresses of none: not the world's either.
-        let refuse = ChainName::new(REFUSE)?;
-        if let Some(range) = services {
-            let to_range = |rule: Rule| rule.match_daddr_v4(range.network(), range.prefix_len()).goto(refuse.clone());
-            rules.push(to_range(rule(TABLE, "forward").match_ct_state(CtState::NEW)));
-            // The node's own answers are at addresses of its loopback interface.
-            rules.push(to_range(rule(TABLE, "sent").match_oif_not("lo").match_ct_state(CtState::NEW)));
-        }
-        let mut sets: Vec<Set> = Kind::INSIDE.iter().map(|kind| kind.set(TABLE)).collect();
-        sets.push(sticky);
-        Ok(Self {
-            chains: vec![
-                Chain::new(TABLE, REFUSE)?.family(Family::Ip),
-                chain("prerouting", BaseChain::nat(NatHook::Prerouting, Priority::DstNat))?,
-                chain("output", BaseChain::nat(NatHook::Output, Priority::DstNat))?,
-                chain("postrouting", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat))?,
-                chain("forward", BaseChain::filter(FilterHook::Forward, Priority::Filter))?,
-                chain("sent", BaseChain::filter(FilterHook::Output, Priority::Filter))?,
-            ],
-            sets,
-            rules,
-        })
+        rules.push(with(to_host, in_set).dnat(transfer.host_ports(), None));
     }
-
-    /// Of the table on the host: node ports at all its addresses lead into the namespace.
-    pub fn on_host(table: &str, transfer: Transfer) -> Result<Self, nlink::Error> {
-        let (mut chains, mut rules) = (Vec::new(), Vec::new());
-        for (name, hook) in [("prerouting", NatHook::Prerouting), ("output", NatHook::Output)] {
-            let base = BaseChain::nat(hook, Priority::DstNat);
-            chains.push(Chain::new(table, name)?.family(Family::Ip).base(base));
-            let to_host = rule(table, name).match_fib_type(FibFlags::DADDR, RouteType::Local);
-            let in_set = [
-                Expr::Meta { dreg: CLIENT, key: MetaKey::L4Proto },
-                header(ADDRESS, PayloadBase::Transport, 2, 2),
-                look_up("ports", CLIENT, None),
-            ];
-            rules.push(with(to_host, in_set).dnat(transfer.host_ports(), None));
-        }
-        Ok(Self { chains, sets: vec![Kind::NodePorts.set(table)], rules })
-    }
+    Ok(Ruleset { chains, sets: vec![Kind::NodePorts.set(table)], rules })
 }

@@ -1,0 +1,40 @@
+//! A table of nftables that is made as a whole, and only when it isn't what it should be: its comment carries the
+//! fingerprint of what it was made of.
+
+use super::Error;
+use nlink::netlink::nftables::{Chain, Family, Rule, Set, Transaction};
+use nlink::netlink::{Connection, Nftables};
+use sha2::{Digest, Sha256};
+
+pub struct Ruleset {
+    pub chains: Vec<Chain>,
+    pub sets: Vec<Set>,
+    pub rules: Vec<Rule>,
+}
+
+impl Ruleset {
+    /// Makes `table` of it in one transaction, unless it is there. Whether it was.
+    pub async fn stand(self, nftables: &Connection<Nftables>, table: &str) -> Result<bool, Error> {
+        let Self { chains, sets, rules } = self;
+        let fingerprint = hex::encode(&Sha256::digest(format!("{chains:?}{sets:?}{rules:?}"))[..8]);
+        let tables = nftables.list_tables_in(Family::Ip).await.map_err(failed)?;
+        let found = tables.into_iter().find(|t| t.name == table);
+        if found.as_ref().is_some_and(|t| t.comment.as_deref() == Some(&fingerprint)) {
+            return Ok(true);
+        }
+        let mut change = nftables.transaction();
+        if found.is_some() {
+            change = change.del_table(table, Family::Ip);
+        }
+        change = change.add_table_with_comment(table, Family::Ip, 0, Some(&fingerprint));
+        change = sets.into_iter().fold(change, Transaction::add_set);
+        change = chains.into_iter().fold(change, Transaction::add_chain);
+        change = rules.into_iter().fold(change, Transaction::add_rule);
+        change.commit(nftables).await.map_err(failed)?;
+        Ok(false)
+    }
+}
+
+fn failed(e: nlink::Error) -> Error {
+    Error::netlink("set nftables rules", e)
+}
