@@ -1,7 +1,7 @@
 //! Pods on different machines, one of which nobody can connect to: addresses, services and names work across; the path is
 //! direct where it can be and over the server where it can't, and connections live through the change.
 
-use longshore_e2e::{Docker, Installation, Kubectl, Machine, eventually};
+use longshore_e2e::{Docker, Installation, Kubectl, Machine, eventually, http_get};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -29,6 +29,7 @@ apiVersion: v1
 kind: Service
 metadata: {{name: {name}}}
 spec:
+  type: NodePort
   selector: {{app: {name}}}
   ports: [{{name: front, port: 80, targetPort: http}}, {{name: echo, port: 9000}}]
 "
@@ -116,8 +117,11 @@ fn pods_on_machines_apart_reach_each_other_by_whatever_path_there_is() {
             (said == format!("hello v1 from {name}\n")).then_some(()).ok_or(said)
         });
     }
+    // A port of this node leads to a pod of the other.
     let service = kubectl.json(&["get", "service", "far"]);
-    assert!(service["spec"]["clusterIP"].is_string());
+    let port = service["spec"]["ports"][0]["nodePort"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let said = http_get(port.expect("a port of the node")).expect("the pod answers");
+    assert!(said.contains("hello v1 from far"), "{said}");
 
     // Nobody can connect to the laptop, and yet the path becomes direct, as both ends begin at once.
     let mut held = Connection::open(&kubectl, "near", "far");
@@ -147,4 +151,11 @@ fn pods_on_machines_apart_reach_each_other_by_whatever_path_there_is() {
         (said == "hello v1 from far\n").then_some(()).ok_or(said)
     });
     until_direct(&kubectl, true);
+
+    // Who isn't a node any more is no peer.
+    kubectl.run(&["delete", "node", "laptop"]);
+    eventually("the laptop is cut off", PATIENCE, || match link(&kubectl, "office", "laptop") {
+        Err(none) if none.starts_with("no link") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }
