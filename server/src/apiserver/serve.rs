@@ -120,7 +120,7 @@ impl<A: Authenticator> Shell<A> {
                 (verb @ ("exec" | "attach"), _) => self.stream(call, verb).await,
                 ("portforward", _) => self.port_forward(call).await,
                 ("proxy", verb) if resource.plural == "nodes" => match verb {
-                    "get" => self.api.node_paths(&call.cx, &call.asked.name, &call.asked.path).await,
+                    "get" => self.api.node_paths(&call.cx, &call.asked.name, &call.asked.path, &call.query).await,
                     _ => Err(Status::method_not_allowed()),
                 },
                 ("proxy", _) => {
