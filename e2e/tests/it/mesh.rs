@@ -130,13 +130,13 @@ fn pods_on_machines_apart_reach_each_other_by_whatever_path_there_is() {
     held.echoes("directly");
     let browser = Browser::open();
     let admin = installation.admin();
-    let (page, cluster) = admin.cluster_url.split_once("/clusters/").expect("a URL");
-    browser.go(page);
+    let cluster = admin.cluster_url.rsplit('/').next().expect("an id");
+    browser.go(&admin.url);
     browser.fill("input[name=email]", &admin.email);
     browser.fill("input[name=password]", &admin.password);
     browser.press("[data-testid=sign-in]");
     browser.wait("the page is live", "document.querySelector('.live-dot.live')");
-    browser.go(&format!("{page}/c/{cluster}/nodes/-/office"));
+    browser.go(&format!("{}c/{cluster}/nodes/-/office", admin.url));
     browser.wait_text("[data-testid=links]", "laptop");
     browser.wait_text("[data-testid=links]", "Direct");
     let cut = "nft 'add table inet cut; add chain inet cut in { type filter hook input priority -10; }; \
