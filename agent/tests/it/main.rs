@@ -10,6 +10,7 @@ mod machine;
 mod network;
 mod node;
 mod pods;
+mod policies;
 mod security;
 mod services;
 mod sessions;
