@@ -233,8 +233,14 @@ pub fn inside(gateway: Ipv4Addr, transfer: Transfer, ranges: Ranges) -> Result<R
     let mut rules = vec![
         rule(TABLE, REFUSE).match_l4proto(Protocol::Tcp.number()).reject_tcp_reset(),
         rule(TABLE, REFUSE).reject_icmp(PORT_UNREACHABLE),
-        // What the host itself and pods by way of it send comes under the host's end of the cable.
-        to_front(rule(TABLE, "prerouting").match_iif(links::UPLINK).match_saddr_v4_not(transfer.host(), 32), "outside"),
+        // What the host itself and pods by way of it send comes under addresses of the cable.
+        to_front(
+            rule(TABLE, "prerouting")
+                .match_iif(links::UPLINK)
+                .match_saddr_v4_not(transfer.host(), 32)
+                .match_saddr_v4_not(transfer.around(), 32),
+            "outside",
+        ),
         to_front(rule(TABLE, "prerouting"), "fronts"),
         to_front(rule(TABLE, "output"), "fronts"),
         rule(TABLE, "postrouting")
