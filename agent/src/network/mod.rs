@@ -166,8 +166,6 @@ pub struct PodNetwork {
     node: String,
     /// The addresses that pods have.
     pods: watch::Sender<BTreeSet<Ipv4Addr>>,
-    /// Who they are.
-    identities: watch::Sender<policy::Pods>,
     policies: policy::Policies,
     /// Held by whoever changes something.
     kept: tokio::sync::Mutex<Kept>,
@@ -194,8 +192,7 @@ impl PodNetwork {
             host,
             slice: watch::Sender::new(kept.slice),
             answered: watch::Sender::new(kept.answered),
-            policies: policy::Policies::new(map.clone()),
-            identities: watch::Sender::new(kept.pods()),
+            policies: policy::Policies::new(map.clone(), kept.pods()),
             map,
             node: name.to_owned(),
             pods: watch::Sender::new(kept.addresses.all().collect()),
@@ -222,7 +219,7 @@ impl PodNetwork {
             insides: self.inside.subscribe(),
             pods: self.pods.subscribe(),
         };
-        let policies = self.policies.keep(self.inside.subscribe(), self.identities.subscribe());
+        let policies = self.policies.keep(self.inside.subscribe());
         tokio::join!(self.stay_mended(), self.follow_map(), services.keep(), policies, self.map.clone().keep());
     }
 
@@ -305,7 +302,7 @@ impl PodNetwork {
         self.slice.send_replace(None);
         self.answered.send_replace(Answered::default());
         self.pods.send_replace(BTreeSet::new());
-        self.identities.send_replace(policy::Pods::new());
+        self.policies.know(policy::Pods::new());
         self.inside.send_replace(None);
         *kept = Kept::default();
         iptables::remove(&self.host, &self.names).await?;
@@ -411,7 +408,8 @@ impl PodNetwork {
             return Err(NetworkError::Failed("the pod's network namespace is gone".into()));
         }
         // Whoever isolates it does so before anybody can reach it.
-        self.policies.bring(&inside, kept.pods()).await.map_err(failed)?;
+        self.policies.know(kept.pods());
+        self.policies.bring(&inside).await.map_err(failed)?;
         let gateway = addresses::gateway(inside.slice);
         links::attach(&inside.netlink, &inside.netns, &pod, uid, address, gateway, inside.mtu).await.map_err(failed)?;
         self.announce(&kept);
@@ -449,8 +447,7 @@ impl PodNetwork {
     fn announce(&self, kept: &Kept) {
         let pods: BTreeSet<Ipv4Addr> = kept.addresses.all().collect();
         self.pods.send_if_modified(|now| std::mem::replace(now, pods.clone()) != pods);
-        let known = kept.pods();
-        self.identities.send_if_modified(|now| std::mem::replace(now, known.clone()) != known);
+        self.policies.know(kept.pods());
     }
 
     /// Also when it can't be kept on disk: then an agent started again hears of it anew.

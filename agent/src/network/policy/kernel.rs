@@ -165,7 +165,6 @@ impl Model {
         self.stands
     }
 
-    /// The elements that a set has; none where there is no such set.
     pub fn has(&self, set: &str) -> bool {
         self.sets.contains_key(set)
     }
@@ -184,6 +183,9 @@ impl Model {
         self.chains = plan.chains.iter().map(|(level, chains)| (*level, chains.keys().cloned().collect())).collect();
         self.sets.retain(|name, _| plan.sets.contains_key(name));
         self.sets.extend(elements);
+        for name in plan.sets.keys() {
+            self.sets.entry(name.clone()).or_default();
+        }
         self.generation = Some(kernel.0.generation().await.map_err(failed)?);
         Ok(())
     }

@@ -33,6 +33,7 @@ pub(super) type Pods = BTreeMap<Ipv4Addr, Identity>;
 
 pub(super) struct Policies {
     map: Arc<Known>,
+    pods: watch::Sender<Pods>,
     tables: Mutex<Tables>,
 }
 
@@ -48,20 +49,30 @@ struct Tables {
 }
 
 impl Policies {
-    pub fn new(map: Arc<Known>) -> Self {
-        Self { map, tables: Mutex::default() }
+    pub fn new(map: Arc<Known>, pods: Pods) -> Self {
+        Self { map, pods: watch::Sender::new(pods), tables: Mutex::default() }
+    }
+
+    /// The pods as they are now. What is brought from here on is for these.
+    pub fn know(&self, pods: Pods) {
+        self.pods.send_if_modified(|now| {
+            let new = *now != pods;
+            *now = pods;
+            new
+        });
     }
 
     /// Follows the map, the namespace and the pods. Never returns.
-    pub async fn keep(&self, mut insides: watch::Receiver<Option<Inside>>, mut pods: watch::Receiver<Pods>) -> ! {
+    pub async fn keep(&self, mut insides: watch::Receiver<Option<Inside>>) -> ! {
+        let mut pods = self.pods.subscribe();
         let mut changes = self.map.changes();
         loop {
             changes.mark_unchanged();
             let inside = insides.borrow_and_update().clone();
-            let now = pods.borrow_and_update().clone();
+            pods.mark_unchanged();
             let mut nap = LOOKED_AT_EVERY;
             if let Some(inside) = inside
-                && let Err(error) = self.bring(&inside, now).await
+                && let Err(error) = self.bring(&inside).await
             {
                 tracing::warn!(%error, "network policies could not be set; trying again");
                 nap = AGAIN;
@@ -75,19 +86,24 @@ impl Policies {
         }
     }
 
-    /// Makes what follows from the map hold for `pods`. When it is done, it holds.
-    pub async fn bring(&self, inside: &Inside, pods: Pods) -> Result<(), Error> {
+    /// Makes what follows from the map hold for the pods that are known by then. When it is done, it holds.
+    pub async fn bring(&self, inside: &Inside) -> Result<(), Error> {
         let mut tables = self.tables.lock().await;
         let tables = &mut *tables;
+        let pods = self.pods.borrow().clone();
         let touched = self.map.touched_policies();
+        let needed = self.map.read(|map| !map.policies.is_empty());
         let ground = (inside.netns.id(), inside.transfer);
+        // Until all is done, nothing is known for sure.
+        let same = tables.ground.take() == Some(ground);
+        let news = touched.policies || !touched.sets.is_empty() || tables.pods != pods;
+        if same && !tables.unsure && needed == tables.model.stands() && !(needed && news) {
+            tables.ground = Some(ground);
+            return Ok(());
+        }
         let kernel = Kernel::new(&inside.netns)?;
-        let same = tables.ground == Some(ground);
         let unsure = std::mem::take(&mut tables.unsure) && kernel.has_changed(&tables.model).await?;
         let known = same && !unsure;
-        // Until all is done, nothing is known for sure.
-        tables.ground = None;
-        let needed = self.map.read(|map| !map.policies.is_empty());
         if !needed {
             if !known || tables.model.stands() {
                 tables.model = kernel.remove().await?;
