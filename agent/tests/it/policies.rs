@@ -181,7 +181,7 @@ async fn whom_nobody_isolates_is_open_and_who_is_isolated_is_open_to_peers_alone
     assert!(!here.reaches("c", "b", 80).await);
     here.push(&[here.peers("s1", &["c"])]);
     here.until(true, "c", "b", 80).await;
-    assert!(!here.reaches("a", "b", 80).await);
+    assert!(!here.reaches("a", "b", 80).await, "at the same moment");
 
     here.push(&[removed("some")]);
     here.until(false, "c", "b", 80).await;

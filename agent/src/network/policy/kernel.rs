@@ -179,7 +179,7 @@ impl Model {
         let old_sets: Vec<String> = self.sets.keys().filter(|name| !plan.sets.contains_key(*name)).cloned().collect();
         kernel.go(self.coming(plan, &elements)).await?;
         self.switch(kernel, plan).await?;
-        kernel.go(self.going(plan, &elements, &old_sets)).await?;
+        kernel.go(self.going(plan, &old_sets)).await?;
         self.chains = plan.chains.iter().map(|(level, chains)| (*level, chains.keys().cloned().collect())).collect();
         self.sets.retain(|name, _| plan.sets.contains_key(name));
         self.sets.extend(elements);
@@ -197,9 +197,14 @@ impl Model {
             steps.push(Step::AddSet(name, table::range_elements(set)));
         }
         for (name, wanted) in elements {
-            let new = wanted.difference(self.sets.get(name).unwrap_or(&nothing));
-            let new: Vec<SetElement> = new.map(|key| SetElement::new(key.clone())).collect();
-            steps.extend(new.chunks(AT_ONCE).map(|some| Step::AddElements(name, some.to_vec())));
+            let now = self.sets.get(name).unwrap_or(&nothing);
+            let parts = |keys: BTreeSet<&Vec<u8>>| {
+                let all: Vec<SetElement> = keys.into_iter().map(|key| SetElement::new(key.clone())).collect();
+                all.chunks(AT_ONCE).map(<[SetElement]>::to_vec).collect::<Vec<_>>()
+            };
+            let (new, old) = (parts(wanted.difference(now).collect()), parts(now.difference(wanted).collect()));
+            steps.extend(new.into_iter().map(|some| Step::AddElements(name, some)));
+            steps.extend(old.into_iter().map(|some| Step::RemoveElements(name, some)));
         }
         for (level, chains) in &plan.chains {
             let there = self.chains.get(level);
@@ -209,12 +214,7 @@ impl Model {
         steps
     }
 
-    fn going<'a>(
-        &'a self,
-        plan: &Plan,
-        elements: &'a BTreeMap<String, Elements>,
-        old_sets: &'a [String],
-    ) -> Vec<Step<'a>> {
+    fn going<'a>(&'a self, plan: &Plan, old_sets: &'a [String]) -> Vec<Step<'a>> {
         let mut steps = Vec::new();
         for (level, chains) in self.chains.iter().rev() {
             let kept = plan.chains.get(level);
@@ -222,11 +222,6 @@ impl Model {
             steps.extend(old.map(|name| Step::RemoveChain(name)));
         }
         steps.extend(old_sets.iter().map(|name| Step::RemoveSet(name)));
-        for (name, wanted) in elements {
-            let old = self.sets.get(name).into_iter().flat_map(|now| now.difference(wanted));
-            let old: Vec<SetElement> = old.map(|key| SetElement::new(key.clone())).collect();
-            steps.extend(old.chunks(AT_ONCE).map(|some| Step::RemoveElements(name, some.to_vec())));
-        }
         steps
     }
 
