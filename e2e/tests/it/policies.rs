@@ -28,14 +28,6 @@ spec:
   - {name: main, image: 'longshore/hello:v1', command: [sleep, '3600']}
 ---
 apiVersion: v1
-kind: Namespace
-metadata: {name: other}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: default, namespace: other}
----
-apiVersion: v1
 kind: Pod
 metadata: {name: guest, namespace: other, labels: {app: guest}}
 spec:
@@ -77,7 +69,7 @@ fn inside(kubectl: &Kubectl, pod: &[&str], command: &str) -> Result<String, Stri
 }
 
 fn fetch(kubectl: &Kubectl, pod: &[&str]) -> Result<String, String> {
-    inside(kubectl, pod, "wget -T 2 -q -O - http://web.default.svc.cluster.local/")
+    inside(kubectl, pod, "busybox timeout 2 wget -q -O - http://web.default.svc.cluster.local/")
 }
 
 #[track_caller]
@@ -88,7 +80,8 @@ fn opens(kubectl: &Kubectl, pod: &[&str]) {
 #[track_caller]
 fn closes(kubectl: &Kubectl, pod: &[&str]) {
     eventually(&format!("{pod:?} isn't answered"), Duration::from_secs(20), || match fetch(kubectl, pod) {
-        Err(why) if why.contains("timed out") => Ok(()),
+        // No word comes back: it is the client that ends, by SIGTERM.
+        Err(why) if why.contains("143") => Ok(()),
         other => Err(format!("{other:?}")),
     });
 }
@@ -100,6 +93,10 @@ fn policies_say_who_reaches_whom() {
     docker.make_sample_image();
     let _agent = installation.start_agent("worker", &docker);
     let kubectl = installation.kubectl();
+    kubectl.run(&["create", "namespace", "other"]);
+    eventually("the namespace has its account", Duration::from_secs(20), || {
+        kubectl.try_run(&["get", "serviceaccount", "default", "-n", "other"]).map(drop)
+    });
     kubectl.apply(&format!("{}{}", sample::deployment(2, "v1"), OTHERS));
     for name in ["client", "stranger"] {
         kubectl.wait_ready_pods(&format!("app={name}"), 1);
@@ -126,9 +123,9 @@ fn policies_say_who_reaches_whom() {
     kubectl.run(&["scale", "deployment", "hello", "--replicas", "3"]);
     for pod in kubectl.wait_ready_pods("app=hello", 3) {
         let ip = pod["status"]["podIP"].as_str().expect("an address").to_owned();
-        let ask = format!("wget -T 2 -q -O - http://{ip}:8080/");
+        let ask = format!("busybox timeout 2 wget -q -O - http://{ip}:8080/");
         let refused = inside(&kubectl, &stranger, &ask).expect_err("nobody lets it in");
-        assert!(refused.contains("timed out"), "{refused}");
+        assert!(refused.contains("143"), "{refused}");
         inside(&kubectl, &client, &ask).expect("it is let in");
     }
 
