@@ -34,7 +34,7 @@ use longshore_api::ids::{ClusterId, NodeId};
 use longshore_api::node::{Join, Joined, Renewed};
 use longshore_tunnel::{OpenError, Stream};
 pub use session::Agents;
-pub use sessions::{Contact, Sessions};
+pub use sessions::{Changes, Contact, Sessions};
 use std::sync::Arc;
 
 /// A node as its credential says, before or after it proved that it holds the key.
