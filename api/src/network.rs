@@ -16,8 +16,9 @@ pub const NETWORK_PATH: &str = "/node/v1/network";
 pub const DOMAIN: &str = "cluster.local";
 
 /// A Node's annotations by which its agent tells the others of its way into the mesh.
-pub const MESH_KEY_ANNOTATION: &str = "longshore.dev/mesh-key";
-/// Separated by commas.
+/// Public keys (X25519 in base64), separated by commas: the newest first, and behind it for some minutes the one before.
+pub const MESH_KEYS_ANNOTATION: &str = "longshore.dev/mesh-keys";
+/// `ADDRESS:PORT`, separated by commas.
 pub const MESH_ENDPOINTS_ANNOTATION: &str = "longshore.dev/mesh-endpoints";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,15 +69,18 @@ pub struct Cluster {
 #[serde(rename_all = "camelCase", default)]
 pub struct Node {
     pub name: String,
+    /// Its identity, as the server wrote it; what the relay knows it by.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub id: String,
     /// Its slice of the pod range, as CIDR; empty while it has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub pod_range: String,
     /// `topology.kubernetes.io/zone`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub zone: String,
-    /// Its public key in the mesh.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub mesh_key: String,
+    /// Its public keys in the mesh, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mesh_keys: Vec<String>,
     /// Where it may be reached directly, best first, each `ADDRESS:PORT`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mesh_endpoints: Vec<String>,
@@ -209,6 +213,31 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub for_nodes: Vec<String>,
 }
+
+/// How a node reaches another one now. A node answers `{"links": [...]}` at [`LINKS_PATH`] of its own HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Link {
+    /// The other Node's name.
+    pub node: String,
+    /// The other's address, `ADDRESS:PORT`; none: packets go over the server's relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<String>,
+    /// Of a direct path, there and back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_microseconds: Option<u64>,
+    /// Bytes of the largest packet of pods that the path carries.
+    pub mtu: u16,
+    /// Bytes of pods' packets since the link began.
+    pub sent: u64,
+    pub received: u64,
+    /// None while the two have not agreed on keys yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_since_handshake: Option<u64>,
+}
+
+/// Below a node's own HTTP API; through the API server `/api/v1/nodes/NAME/proxy/links`.
+pub const LINKS_PATH: &str = "/links";
 
 impl Frame {
     /// None only for [`Frame::Synced`].

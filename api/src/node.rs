@@ -19,6 +19,10 @@ pub const CREDENTIAL_PATH: &str = "/node/v1/credential";
 pub const TUNNEL_PATH: &str = "/node/v1/tunnel";
 /// The subprotocol of that WebSocket: a change of the frames gets another name.
 pub const TUNNEL_PROTOCOL: &str = "tunnel.longshore.v1";
+/// Where the agent's second WebSocket ends, authorized as the tunnel is and open only beside it: packets of pods for nodes
+/// that aren't reached directly.
+pub const RELAY_PATH: &str = "/node/v1/relay";
+pub const RELAY_PROTOCOL: &str = "relay.longshore.v1";
 /// The header that carries a [`Proof`]; the credential itself goes as `Authorization: Bearer`.
 pub const PROOF_HEADER: &str = "x-longshore-proof";
 /// The protocol an agent asks for (`GET /node/v1/kubernetes` with `Connection: Upgrade`) on a stream of the tunnel to

@@ -1,6 +1,6 @@
 //! One installation: `longshore-server dev` in a folder of its own, and agents.
 
-use crate::{Curl, Docker, Kubectl, eventually, program};
+use crate::{Curl, Docker, Kubectl, Machine, eventually, program};
 use serde::Deserialize;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -140,6 +140,11 @@ impl Installation {
 
     /// Starts an agent of cluster `default` that uses `docker`, and waits until its node is Ready.
     pub fn start_agent(&self, name: &str, docker: &Docker) -> Agent {
+        self.start_agent_on(None, name, docker)
+    }
+
+    /// On another machine, where `docker` runs as well.
+    pub fn start_agent_on(&self, machine: Option<&Machine>, name: &str, docker: &Docker) -> Agent {
         let mut agent = Agent {
             name: name.into(),
             folder: self.folder.path().join(format!("agent-{name}")),
@@ -147,6 +152,7 @@ impl Installation {
             server: format!("https://{}", self.listen),
             token: self.server_folder().join("join-token"),
             docker: docker.host(),
+            netns: machine.map(|machine| format!("/var/run/netns/{}", machine.name())),
             child: None,
         };
         agent.start();
@@ -179,14 +185,29 @@ pub struct Agent {
     server: String,
     token: PathBuf,
     docker: String,
+    /// Of the machine that it runs on, where that isn't this one.
+    netns: Option<String>,
     child: Option<Child>,
 }
 
 impl Agent {
+    fn command(&self) -> Command {
+        let agent = program("longshore-agent");
+        match &self.netns {
+            None => Command::new(agent),
+            Some(netns) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={netns}")).arg(agent);
+                command
+            }
+        }
+    }
+
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).expect("a log");
         let again = log.try_clone().expect("a log");
-        let child = Command::new(program("longshore-agent"))
+        let child = self
+            .command()
             .args(["run", "--server", &self.server, "--name", &self.name, "--docker-host", &self.docker])
             .arg("--token-file")
             .arg(&self.token)
@@ -232,11 +253,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.stop();
-        let left = Command::new(program("longshore-agent"))
-            .args(["leave", "--data-dir"])
-            .arg(&self.folder)
-            .stdin(Stdio::null())
-            .output();
+        let left = self.command().args(["leave", "--data-dir"]).arg(&self.folder).stdin(Stdio::null()).output();
         if let Ok(output) = left
             && !output.status.success()
         {

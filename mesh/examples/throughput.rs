@@ -12,7 +12,8 @@ mod internet;
 
 use internet::{Netns, cable, run};
 use longshore_api::ids::NodeId;
-use longshore_mesh::{Config, Mesh, PeerInfo, PrivateKey, Relay, Relayed, Tun};
+use longshore_mesh::{Config, Mesh, PeerInfo, PrivateKey, Relay, Tun};
+use longshore_tunnel::relay::Relayed;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;

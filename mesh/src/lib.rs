@@ -12,8 +12,6 @@ mod map;
 mod packet;
 mod path;
 mod peer;
-pub mod reflect;
-mod relay;
 mod tun;
 mod tunnel;
 mod udp;
@@ -21,19 +19,26 @@ mod udp;
 pub use keys::{PrivateKey, PublicKey};
 pub use map::PeerInfo;
 pub use peer::Link;
-pub use relay::{MOST_RELAYED, Relay, Relayed};
 pub use tun::Tun;
 
 use engine::Core;
 use ipnet::Ipv4Net;
 use longshore_api::ids::NodeId;
+use longshore_tunnel::relay::Relayed;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+
+/// The mesh's end of the relay: what finds no room in either queue is dropped. `incoming`: `peer` is who sent it, as the
+/// relay vouches.
+pub struct Relay {
+    pub outgoing: mpsc::Sender<Relayed>,
+    pub incoming: mpsc::Receiver<Relayed>,
+}
 
 /// What a mesh runs on.
 pub struct Config {
@@ -93,7 +98,7 @@ impl Mesh {
         self.core.set_addresses(own);
     }
 
-    /// Whom to ask for our address as the world sees it ([`reflect`]).
+    /// Whom to ask for our address as the world sees it ([`longshore_tunnel::reflect`]).
     pub fn set_reflectors(&self, addresses: &[SocketAddr]) {
         self.core.set_reflectors(addresses);
     }

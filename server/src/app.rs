@@ -64,7 +64,7 @@ impl App {
             .merge(stream::router(self.accounts.clone(), api.clone()))
             .merge(agents)
             .merge(gateway::download::router(downloads))
-            .merge(health::router(self.store.clone(), self.gateway.sessions().clone()))
+            .merge(health::router(self.store.clone(), self.gateway.clone()))
             .fallback(move |request| api_or_page(api, request))
     }
 

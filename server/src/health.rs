@@ -1,6 +1,6 @@
 //! `/readyz` and `/metrics` of the replica, for those who run it.
 
-use crate::gateway::Sessions;
+use crate::gateway::Gateway;
 use crate::metrics::{Kind, Page};
 use crate::process::listener::Peer;
 use crate::store::Store;
@@ -15,19 +15,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone)]
 struct Replica {
     store: Store,
-    sessions: Sessions,
+    gateway: Gateway,
 }
 
 /// `/healthz` and `/livez` (the process answers), `/readyz` (it can serve: Postgres answers and the lease holds), and
 /// `/metrics`, to this machine only: its numbers are about all tenants together.
-pub fn router(store: Store, sessions: Sessions) -> Router {
+pub fn router(store: Store, gateway: Gateway) -> Router {
     LazyLock::force(&STARTED);
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(Replica { store, sessions })
+        .with_state(Replica { store, gateway })
 }
 
 /// Seconds since 1970.
@@ -66,7 +66,19 @@ impl Replica {
         page.gauge("longshore_objects", "Objects in memory.", objects);
         page.gauge("longshore_object_bytes", "Size of their JSON.", bytes);
         page.gauge("longshore_watches", "Open watches of clients.", watches);
-        page.gauge("longshore_connected_nodes", "Nodes with a tunnel to this replica.", self.sessions.connected());
+        page.gauge(
+            "longshore_connected_nodes",
+            "Nodes with a tunnel to this replica.",
+            self.gateway.sessions().connected(),
+        );
+        let relayed = self.gateway.relays().traffic();
+        page.family(
+            "longshore_relayed_bytes_total",
+            Kind::Counter,
+            "Sealed packets between nodes that went through here.",
+        );
+        page.sample("longshore_relayed_bytes_total", &[("outcome", "carried")], relayed.carried);
+        page.sample("longshore_relayed_bytes_total", &[("outcome", "dropped")], relayed.dropped);
         page.gauge("process_start_time_seconds", "When this process started, since 1970.", *STARTED);
         if let Some(usage) = Usage::read() {
             page.family("process_cpu_seconds_total", Kind::Counter, "User and system time.");

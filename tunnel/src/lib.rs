@@ -1,4 +1,6 @@
-//! One connection that carries many HTTP streams both ways, and what is needed to speak HTTP over them.
+//! What agent and server say to each other: one connection that carries many HTTP streams both ways, and what is needed to
+//! speak HTTP over them; beside it, packets that the server relays between nodes ([`relay`]) and UDP's question for one's
+//! own address ([`reflect`]).
 //!
 //! A [`Tunnel`] runs over anything that carries binary messages (a WebSocket, a pipe in tests) and gives streams of
 //! bytes, opened by either end, on which plain HTTP/1.1 is spoken ([`http`], and [`lasting`] for answers without an end). Beside it stands the framing of clients that
@@ -10,6 +12,8 @@ pub mod http;
 pub mod lasting;
 mod link;
 mod pipe;
+pub mod reflect;
+pub mod relay;
 pub mod spdy;
 mod stream;
 

@@ -6,7 +6,7 @@
 use super::dial::{DialError, Dialed, Endpoint};
 use super::identity::{Identity, IdentityError};
 use super::trust::Trust;
-use super::websocket::{self, Carrier};
+use super::websocket::{self, Carrier, Speech};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,11 +15,10 @@ use jiff::Timestamp;
 use longshore_api::Status;
 use longshore_api::join_token::JoinToken;
 use longshore_api::node::{
-    CREDENTIAL_PATH, JOIN_PATH, Join, Joined, PROOF_HEADER, PROOF_TOLERANCE_SECONDS, Renewed, TUNNEL_PATH,
-    TUNNEL_PROTOCOL,
+    CREDENTIAL_PATH, JOIN_PATH, Join, Joined, PROOF_HEADER, PROOF_TOLERANCE_SECONDS, RELAY_PATH, Renewed, TUNNEL_PATH,
 };
 use serde::de::DeserializeOwned;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -27,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What an answer may take once the connection stands.
 const ANSWER: Duration = Duration::from_secs(20);
+/// Addresses of the server that are asked for ours.
+const REFLECTORS: usize = 4;
 /// No answer here is longer.
 const LONGEST: usize = 1 << 20;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -153,14 +154,27 @@ impl Exchange {
 
     /// Opens the tunnel's WebSocket.
     pub async fn open(&self) -> Result<Carried, ExchangeError> {
-        self.authorized(TUNNEL_PATH, |trust, headers| self.open_with(trust, headers)).await
+        self.authorized(TUNNEL_PATH, |trust, headers| self.open_with(websocket::TUNNEL, trust, headers)).await
     }
 
-    async fn open_with(&self, trust: Trust, headers: HeaderMap) -> Result<Carried, ExchangeError> {
+    /// Opens the WebSocket of relayed packets; the tunnel stands by then.
+    pub async fn open_relay(&self) -> Result<Carrier, ExchangeError> {
+        let open = |trust, headers| self.open_with(websocket::RELAY, trust, headers);
+        Ok(self.authorized(RELAY_PATH, open).await?.carrier)
+    }
+
+    /// Where the server tells by UDP what address one has: at its own port, if anywhere. Empty while its name has no address.
+    pub async fn reflectors(&self) -> Vec<SocketAddr> {
+        let Ok(endpoint) = Endpoint::from_environment(&self.identity.server()) else { return Vec::new() };
+        let found = tokio::time::timeout(ANSWER, tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)));
+        found.await.ok().and_then(Result::ok).map(|found| found.take(REFLECTORS).collect()).unwrap_or_default()
+    }
+
+    async fn open_with(&self, speech: Speech, trust: Trust, headers: HeaderMap) -> Result<Carried, ExchangeError> {
         let endpoint = Endpoint::from_environment(&self.identity.server())?;
         let Dialed { stream, local } = endpoint.dial(&trust).await?;
-        let url = format!("wss://{}{TUNNEL_PATH}", endpoint.authority());
-        let opening = websocket::open(stream, &url, TUNNEL_PROTOCOL, headers);
+        let authority = endpoint.authority();
+        let opening = websocket::open(stream, &authority, speech, headers);
         match tokio::time::timeout(ANSWER, opening).await.map_err(|_| broken("no answer in time"))? {
             Ok(carrier) => Ok(Carried { carrier, local }),
             Err(websocket::OpenError::Answered(response)) => {

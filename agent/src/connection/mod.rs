@@ -16,7 +16,7 @@ pub mod dial;
 pub mod exchange;
 pub mod identity;
 pub mod trust;
-mod websocket;
+pub mod websocket;
 
 use crate::kubelet::Kubelet;
 use backoff::{Backoff, GOOD};

@@ -1,8 +1,10 @@
-//! The WebSocket that carries a tunnel, as the tunnel wants its messages: binary, in order, errors as `io::Error`.
+//! WebSockets to the server as the tunnel, and the relay beside it, want their messages: binary, in order, errors as `io::Error`.
 
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Response, header};
+use longshore_api::node::{RELAY_PATH, RELAY_PROTOCOL, TUNNEL_PATH, TUNNEL_PROTOCOL};
+use longshore_tunnel::relay::MOST_RELAYED;
 use longshore_tunnel::{LONGEST_MESSAGE, READ_BUFFER};
 use std::io;
 use std::pin::Pin;
@@ -23,20 +25,38 @@ pub enum OpenError {
     Failed(String),
 }
 
-/// Asks for `url` with `protocol` as the only subprotocol, which the server must take.
+/// What is spoken on one, and what it costs.
+#[derive(Clone, Copy)]
+pub struct Speech {
+    pub path: &'static str,
+    /// The only subprotocol that is offered, which the server must take.
+    pub protocol: &'static str,
+    /// Bytes of one read.
+    pub read_buffer: usize,
+    /// Bytes of a message, at most.
+    pub longest: usize,
+}
+
+pub const TUNNEL: Speech =
+    Speech { path: TUNNEL_PATH, protocol: TUNNEL_PROTOCOL, read_buffer: READ_BUFFER, longest: LONGEST_MESSAGE };
+pub const RELAY: Speech =
+    Speech { path: RELAY_PATH, protocol: RELAY_PROTOCOL, read_buffer: 64 * 1024, longest: MOST_RELAYED + 512 };
+
+/// Asks the server at `authority` for it.
 pub async fn open(
     stream: TlsStream<TcpStream>,
-    url: &str,
-    protocol: &'static str,
+    authority: &str,
+    speech: Speech,
     headers: HeaderMap,
 ) -> Result<Carrier, OpenError> {
+    let url = format!("wss://{authority}{}", speech.path);
     let mut request = url.into_client_request().map_err(failed)?;
     request.headers_mut().extend(headers);
-    request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(speech.protocol));
     let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .max_message_size(Some(LONGEST_MESSAGE))
-        .max_frame_size(Some(LONGEST_MESSAGE));
+        .read_buffer_size(speech.read_buffer)
+        .max_message_size(Some(speech.longest))
+        .max_frame_size(Some(speech.longest));
     match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(Carrier(socket)),
         Err(Error::Http(response)) => Err(OpenError::Answered(*response)),

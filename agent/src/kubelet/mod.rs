@@ -1,4 +1,5 @@
-//! The kubelet's own HTTP API, as the server sees this node: logs, exec, attach, ports of pods, health, figures.
+//! The kubelet's own HTTP API, as the server sees this node: logs, exec, attach, ports of pods, health, figures,
+//! and how it reaches other nodes.
 //!
 //! It is served over streams of the tunnel, never on a port: who reaches it has been authorized by the API server.
 //! Paths, queries and refusals are the kubelet's own, since the server passes what is said here on to the client.
@@ -46,6 +47,7 @@ impl Kubelet {
             ["pods"] => json(&self.pods()),
             ["stats", "summary"] => json(&figures::summary(&self.context).await),
             ["metrics", "resource"] => figures::metrics(&self.context).await,
+            ["links"] => json(&serde_json::json!({"links": self.context.network.links().await})),
             ["containerLogs", namespace, pod, container] => {
                 logs::serve(&self.context, namespace, pod, container, &query).await
             }

@@ -22,6 +22,8 @@ use std::net::{IpAddr, Ipv4Addr};
 pub const UPLINK: &str = "uplink";
 /// The way to other nodes' pods, where there is one.
 pub const MESH: &str = "mesh";
+/// The metric of routes that count where no other does.
+const LAST: u32 = 4096;
 /// Also carries the pods' gateway, and the addresses of services that this node answers itself.
 const LOOPBACK: &str = "lo";
 /// What a pod sees.
@@ -69,17 +71,21 @@ async fn index(netlink: &Netlink, name: &str) -> Result<u32, Error> {
 }
 
 /// Who isn't there is unreachable: packets to nobody in the pod range go nowhere, above all not out under the host's address.
-/// The rest of the range is the mesh's as soon as that is there.
+/// The rest of the range is the mesh's while that is there; behind it the other route waits, for a device that goes takes
+/// its routes along.
 pub async fn ranges(inside: &Netlink, slice: Ipv4Net, pods: Option<Ipv4Net>) -> Result<(), Error> {
     let failed = || doing("set the pod range's routes");
     let to = |range: Ipv4Net| Ipv4Route::from_addr(range.network(), range.prefix_len());
     inside.replace_route(to(slice).route_type(RouteType::Unreachable)).await.map_err(failed())?;
     let Some(pods) = pods.filter(|pods| pods.trunc() != slice) else { return Ok(()) };
-    let route = match link(inside, MESH).await? {
-        Some(mesh) if mesh.is_up() => to(pods).dev_index(mesh.ifindex()).scope(RouteScope::Link),
-        _ => to(pods).route_type(RouteType::Unreachable),
-    };
-    inside.replace_route(route).await.map_err(failed())
+    inside.replace_route(to(pods).route_type(RouteType::Unreachable).metric(LAST)).await.map_err(failed())?;
+    match link(inside, MESH).await? {
+        Some(mesh) if mesh.is_up() => {
+            let route = to(pods).dev_index(mesh.ifindex()).scope(RouteScope::Link);
+            inside.replace_route(route).await.map_err(failed())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes `wanted` the one IPv4 address of an interface.

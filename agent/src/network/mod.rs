@@ -14,6 +14,7 @@ mod iptables;
 pub mod kubernetes;
 mod links;
 pub mod map;
+pub mod mesh;
 mod names;
 mod namespace;
 mod ruleset;
@@ -31,7 +32,7 @@ use futures::future::BoxFuture;
 use ipnet::Ipv4Net;
 use links::{Netlink, Transfer};
 use longshore_api::ids::{ClusterId, NodeId};
-use longshore_api::network::{Answer, Service};
+use longshore_api::network::{Answer, Link, Service};
 use map::{Known, Map};
 use nlink::netlink::namespace::Netns;
 use parking_lot::Mutex;
@@ -161,6 +162,9 @@ pub struct PodNetwork {
     /// Held by whoever changes something.
     kept: tokio::sync::Mutex<Kept>,
     inside: watch::Sender<Option<Inside>>,
+    /// What other nodes are to know of this one.
+    annotations: watch::Sender<BTreeMap<String, String>>,
+    links: mesh::Questions,
     not_ready: watch::Sender<Option<String>>,
     /// Whether the host's own route to the pods is someone else's; said once.
     shadowed: Mutex<Option<bool>>,
@@ -188,6 +192,8 @@ impl PodNetwork {
             not_ready: watch::Sender::new(Some(if kept.slice.is_some() { BEING_MADE } else { NO_RANGE }.into())),
             kept: tokio::sync::Mutex::new(kept),
             inside: watch::Sender::new(None),
+            annotations: watch::Sender::default(),
+            links: mesh::Questions::default(),
             shadowed: Mutex::default(),
             dir,
         })
@@ -475,6 +481,14 @@ impl Network for PodNetwork {
 
     fn not_ready(&self) -> watch::Receiver<Option<String>> {
         self.not_ready.subscribe()
+    }
+
+    fn annotations(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        self.annotations.subscribe()
+    }
+
+    fn links(&self) -> BoxFuture<'_, Vec<Link>> {
+        self.links.ask().boxed()
     }
 
     fn dns_servers(&self, host_network: bool) -> Vec<IpAddr> {

@@ -71,12 +71,26 @@ pub fn registration(naming: &Naming, measured: &Measured, now: Timestamp) -> Nod
     }
 }
 
-/// What the labels of an object that is there already lack: a merge patch, or none.
-pub fn missing_labels(naming: &Naming, measured: &Measured, live: &Node) -> Option<Value> {
-    let has = live.metadata.labels.clone().unwrap_or_default();
-    let wanted = labels(naming, &measured.runtime.arch);
-    let missing: BTreeMap<_, _> = wanted.into_iter().filter(|(key, value)| has.get(key) != Some(value)).collect();
-    (!missing.is_empty()).then(|| json!({"metadata": {"labels": missing}}))
+/// What labels and annotations of an object that is there already lack: a merge patch, or none.
+pub fn missing(
+    naming: &Naming,
+    measured: &Measured,
+    annotations: &BTreeMap<String, String>,
+    live: &Node,
+) -> Option<Value> {
+    let lacking = |wanted: BTreeMap<String, String>, has: &Option<BTreeMap<String, String>>| {
+        let has = |key: &String| has.as_ref().and_then(|has| has.get(key));
+        wanted.into_iter().filter(|(key, value)| has(key) != Some(value)).collect::<BTreeMap<_, _>>()
+    };
+    let labels = match measured.runtime.arch.is_empty() {
+        // Nothing is known of the machine before its runtime has answered once.
+        true => BTreeMap::new(),
+        false => lacking(labels(naming, &measured.runtime.arch), &live.metadata.labels),
+    };
+    let annotations = lacking(annotations.clone(), &live.metadata.annotations);
+    let all = [("labels", labels), ("annotations", annotations)];
+    let all: BTreeMap<_, _> = all.into_iter().filter(|(_, lacking)| !lacking.is_empty()).collect();
+    (!all.is_empty()).then(|| json!({"metadata": all}))
 }
 
 /// The whole status; `live` is the one that the server has.
@@ -404,8 +418,12 @@ mod tests {
     #[test]
     fn labels_that_an_object_lacks_are_added() {
         let mut node = registration(&naming(), &measured(), at(1));
-        assert_eq!(missing_labels(&naming(), &measured(), &node), None);
+        assert_eq!(missing(&naming(), &measured(), &BTreeMap::new(), &node), None);
         node.metadata.labels.as_mut().unwrap().insert("zone".into(), "b".into());
-        assert_eq!(missing_labels(&naming(), &measured(), &node), Some(json!({"metadata": {"labels": {"zone": "a"}}})));
+        let told = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
+        assert_eq!(
+            missing(&naming(), &measured(), &told, &node),
+            Some(json!({"metadata": {"labels": {"zone": "a"}, "annotations": {"k": "v"}}}))
+        );
     }
 }

@@ -71,6 +71,7 @@ impl Reporter {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut network = self.context.network.not_ready();
+        let mut annotations = self.context.network.annotations();
         loop {
             tokio::select! {
                 next = nodes.next() => match next {
@@ -88,6 +89,7 @@ impl Reporter {
                 },
                 _ = look.tick() => {}
                 Ok(()) = network.changed() => {}
+                Ok(()) = annotations.changed() => {}
             }
             self.report().await;
         }
@@ -126,12 +128,11 @@ impl Reporter {
             }
             return;
         };
-        if let Some(labels) = object::missing_labels(&self.naming, &measured, &live)
-            && !self.runtime.arch.is_empty()
-        {
-            match self.api.patch(&self.naming.name, &PatchParams::default(), &Patch::Merge(&labels)).await {
+        let annotations = self.context.network.annotations().borrow().clone();
+        if let Some(missing) = object::missing(&self.naming, &measured, &annotations, &live) {
+            match self.api.patch(&self.naming.name, &PatchParams::default(), &Patch::Merge(&missing)).await {
                 Ok(node) => self.seen(node),
-                Err(error) => tracing::debug!(%error, "the node's labels were not written"),
+                Err(error) => tracing::debug!(%error, "the node's labels and annotations were not written"),
             }
         }
         let empty = NodeStatus::default();

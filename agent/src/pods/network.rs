@@ -1,7 +1,10 @@
 //! What a pod wants from the network: an address in its own namespace. Made by [`crate::network`]; a fake in tests.
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
+use longshore_api::network::Link;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -62,6 +65,14 @@ pub trait Network: Send + Sync + 'static {
     fn set_range(&self, pod_cidr: &str);
     /// Why pods can't have addresses now, for the node's Ready condition; `None` while they can.
     fn not_ready(&self) -> watch::Receiver<Option<String>>;
+    /// What other nodes are to know of this one, as annotations of its Node object. Changes seldom.
+    fn annotations(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        watch::Sender::default().subscribe()
+    }
+    /// How other nodes are reached, those with whom there is traffic.
+    fn links(&self) -> BoxFuture<'_, Vec<Link>> {
+        std::future::ready(Vec::new()).boxed()
+    }
     /// The cluster's name servers, as pods reach them (those in the host's network elsewhere); empty until there are any.
     fn dns_servers(&self, host_network: bool) -> Vec<IpAddr>;
     /// Where pods in the host's network reach the cluster's API (the port is its Service's): on the host, the Service's own

@@ -2,9 +2,10 @@
 
 use super::ProcessError;
 use super::folder::{RuntimeKind, Settings};
+use crate::connection::exchange::Exchange;
 use crate::connection::identity::Identity;
 use crate::connection::{Connector, Link, client};
-use crate::network::{PodNetwork, dns, kubernetes, map};
+use crate::network::{PodNetwork, dns, kubernetes, map, mesh};
 use crate::node::{NodeAgent, Parts};
 use crate::pods::network::Network;
 use crate::runtime::docker::Docker;
@@ -88,7 +89,7 @@ impl Member {
         });
         let connector = Arc::new(Connector { identity, token_file });
         let connection = {
-            let (link, kubelet) = (link.clone(), agent.kubelet.clone());
+            let (link, kubelet, connector) = (link.clone(), agent.kubelet.clone(), connector.clone());
             supervised("the connection", move || link.clone().run(connector.clone(), kubelet.clone()))
         };
         let mut tasks = vec![tokio::spawn(connection)];
@@ -106,6 +107,10 @@ impl Member {
             let answering = network.clone();
             let names = supervised("the name server", move || names.clone().serve(answering.clone()));
             tasks.push(tokio::spawn(names));
+            let exchange = Arc::new(Exchange::new(connector.identity.clone()));
+            let (meshed, over) = (network.clone(), link.clone());
+            let mesh = supervised("the mesh", move || mesh::keep(meshed.clone(), over.clone(), exchange.clone()));
+            tasks.push(tokio::spawn(mesh));
             let (network, link) = (network.clone(), link.clone());
             let kubernetes = supervised("the way to the API server for pods", move || {
                 let link = link.clone();

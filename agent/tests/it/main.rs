@@ -7,6 +7,7 @@ mod events;
 mod firewall;
 mod images;
 mod machine;
+mod mesh;
 mod network;
 mod node;
 mod pods;

@@ -7,6 +7,7 @@ mod hostile;
 mod in_cluster;
 mod join;
 mod main_job;
+mod mesh;
 mod nodes;
 mod port_forward;
 mod postgres;

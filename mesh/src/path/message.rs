@@ -13,8 +13,9 @@
 //! bytes than it has; nothing but an answer to a number that we chose ourselves proves a path.
 
 use crate::keys::Tag;
+use longshore_tunnel::reflect::{address, put_address};
 use ring::hmac;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 pub const MAGIC: [u8; 4] = *b"LSm1";
 const HEADER: usize = 20;
@@ -89,23 +90,6 @@ impl Message {
         hmac::verify(key, signed, rest.get(..MAC)?).ok()?;
         Some(message)
     }
-}
-
-/// 16 bytes of address (IPv4 as IPv6 knows it), two of port.
-pub fn put_address(bytes: &mut Vec<u8>, address: SocketAddr) {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    };
-    bytes.extend_from_slice(&ip.octets());
-    bytes.extend_from_slice(&address.port().to_be_bytes());
-}
-
-/// Of exactly 18 bytes.
-pub fn address(bytes: &[u8]) -> SocketAddr {
-    let ip: [u8; 16] = bytes[..16].try_into().unwrap_or_default();
-    let port = u16::from_be_bytes([bytes[16], bytes[17]]);
-    SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), port)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use crate::internet::{Netns, Site};
 use ipnet::Ipv4Net;
 use longshore_api::ids::NodeId;
-use longshore_mesh::{Config, Link, Mesh, PeerInfo, PrivateKey, Relay, Relayed, Tun};
+use longshore_mesh::{Config, Link, Mesh, PeerInfo, PrivateKey, Relay, Tun};
+use longshore_tunnel::relay::Relayed;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;

@@ -14,7 +14,7 @@ async fn two(internet: &mut Internet, nats: [Nat; 2]) -> ([crate::internet::Site
     let hub = Arc::new(Hub::default());
     let reflector = internet.server.udp(SERVER);
     reflector.set_nonblocking(true).unwrap();
-    tokio::spawn(longshore_mesh::reflect::serve(tokio::net::UdpSocket::from_std(reflector).unwrap()));
+    tokio::spawn(longshore_tunnel::reflect::serve(tokio::net::UdpSocket::from_std(reflector).unwrap()));
     let sites = nats.map(|nat| internet.site(nat));
     let nodes = [Node::at(&sites[0], 1, &hub), Node::at(&sites[1], 2, &hub)];
     for (node, nat) in nodes.iter().zip(nats) {

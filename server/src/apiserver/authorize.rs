@@ -136,6 +136,8 @@ const VIEWER: &[Rule] = &[
             "namespaces",
             "namespaces/status",
             "nodes",
+            // Reads of what nodes tell of themselves, and nothing else ([`super::node_paths`]).
+            "nodes/proxy",
             "nodes/status",
             "pods",
             "pods/log",

@@ -22,6 +22,7 @@ pub mod metadata;
 mod metrics;
 pub mod negotiate;
 mod node_leases;
+mod node_paths;
 pub mod node_proxy;
 mod node_restriction;
 mod node_scope;

@@ -83,6 +83,7 @@ pub fn attributes(method: &Method, path: &str, query: &Query) -> Result<Attribut
         ["namespaces", namespace, resource @ ("pods" | "services"), name, "proxy", ..] => {
             (namespace, resource, name, "proxy")
         }
+        ["nodes", name, "proxy", ..] => ("", "nodes", name, "proxy"),
         [resource] => ("", resource, "", ""),
         [resource, name] => ("", resource, name, ""),
         [resource, name, subresource] => ("", resource, name, subresource),
@@ -119,10 +120,11 @@ pub fn attributes(method: &Method, path: &str, query: &Query) -> Result<Attribut
     })
 }
 
-/// The part of a path (below the cluster's base) that is a proxied pod's own: what follows
-/// `/api/v1/namespaces/…/pods/…/proxy`, as it came. Empty, or with a slash at its beginning.
+/// The part of a path (below the cluster's base) that is the proxied one's own: what follows
+/// `/api/v1/namespaces/…/pods/…/proxy` or `/api/v1/nodes/…/proxy`, as it came. Empty, or with a slash at its beginning.
 pub fn proxied(path: &str) -> &str {
-    (0..7).fold(path, |rest, _| {
+    let of_node = path.split('/').filter(|part| !part.is_empty()).nth(2) == Some("nodes");
+    (0..if of_node { 5 } else { 7 }).fold(path, |rest, _| {
         let rest = rest.trim_start_matches('/');
         &rest[rest.find('/').unwrap_or(rest.len())..]
     })
@@ -175,6 +177,9 @@ mod tests {
             );
             assert_eq!(proxied(path), own, "{path}");
         }
+        let asked = attributes(&Method::GET, "/api/v1/nodes/n/proxy/stats/summary", &Query::default()).unwrap();
+        assert_eq!((asked.verb.as_str(), asked.name.as_str(), asked.subresource.as_str()), ("get", "n", "proxy"));
+        assert_eq!(proxied("/api/v1/nodes/n/proxy/stats/summary"), "/stats/summary");
         assert!(attributes(&Method::GET, "/api/v1/namespaces/d/pods/p/log/x", &Query::default()).is_err());
     }
 

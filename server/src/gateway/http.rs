@@ -1,5 +1,5 @@
-//! `/node/v1/…` from outside: joining, renewing, leaving, and the WebSocket that becomes a tunnel. Whoever is refused is refused
-//! before the upgrade, by a `Status`.
+//! `/node/v1/…` from outside: joining, renewing, leaving, the WebSocket that becomes a tunnel, and the one of the relay beside
+//! it. Whoever is refused is refused before the upgrade, by a `Status`.
 
 use super::proof::{self, Seen};
 use super::{Agents, Gateway, Member, Nodes};
@@ -17,11 +17,19 @@ use axum::{Json, Router};
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, StatusCode};
 use longshore_api::Status;
-use longshore_api::node::{CREDENTIAL_PATH, JOIN_PATH, Join, NODE_ID_LABEL, TUNNEL_PATH, TUNNEL_PROTOCOL};
+use longshore_api::node::{
+    CREDENTIAL_PATH, JOIN_PATH, Join, NODE_ID_LABEL, RELAY_PATH, RELAY_PROTOCOL, TUNNEL_PATH, TUNNEL_PROTOCOL,
+};
+use longshore_tunnel::relay::MOST_RELAYED;
 use std::sync::Arc;
 
 /// A join is a token, a name and a key.
 const LARGEST_BODY: usize = 16 * 1024;
+
+/// A relayed message with its head.
+const LONGEST_RELAYED: usize = MOST_RELAYED + 512;
+/// What one read of a relay's line takes at most.
+const RELAY_BUFFER: usize = 16 * 1024;
 
 /// What the handlers rest on.
 struct Door {
@@ -41,6 +49,7 @@ pub fn router(gateway: Gateway, api: Api, nodes: Arc<dyn Nodes>, store: Store, c
         .route(JOIN_PATH, post(join))
         .route(CREDENTIAL_PATH, post(renew).delete(leave))
         .route(TUNNEL_PATH, get(open))
+        .route(RELAY_PATH, get(open_relay))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(Arc::new(door))
 }
@@ -104,11 +113,7 @@ async fn open(
 ) -> Response {
     let admitted = async {
         let (member, credential) = door.judge(TUNNEL_PATH, &headers).await?;
-        let upgrade = upgrade.map_err(|rejection| Status::bad_request(rejection.body_text()))?;
-        let upgrade = upgrade.protocols([TUNNEL_PROTOCOL]);
-        if upgrade.selected_protocol().is_none() {
-            return Err(Status::bad_request(format!("the subprotocol must be {TUNNEL_PROTOCOL}")));
-        }
+        let upgrade = speaking(upgrade, TUNNEL_PROTOCOL)?;
         // A cluster that can't be served here is told now; from the session's start on it is kept loaded.
         door.store.cluster(&member.cluster).await.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok((member, credential, upgrade))
@@ -123,6 +128,50 @@ async fn open(
                 .on_upgrade(move |socket| agents.serve(member, credential, Socket(socket)))
         }
         Err(status) => refusal(status),
+    }
+}
+
+/// For as long as the node's tunnel stands: who is dismissed there is dismissed here.
+async fn open_relay(
+    State(door): State<Arc<Door>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let admitted = async {
+        let (member, _) = door.judge(RELAY_PATH, &headers).await?;
+        let upgrade = speaking(upgrade, RELAY_PROTOCOL)?;
+        let tunnel = door.gateway.sessions().opener(&member.cluster, &member.name);
+        Ok((tunnel.ok_or_else(|| Status::unavailable("the node's tunnel doesn't end here"))?, member, upgrade))
+    };
+    match admitted.await {
+        Ok((tunnel, member, upgrade)) => {
+            let relays = door.gateway.relays().clone();
+            upgrade
+                .read_buffer_size(RELAY_BUFFER)
+                .max_message_size(LONGEST_RELAYED)
+                .max_frame_size(LONGEST_RELAYED)
+                .on_upgrade(move |socket| async move {
+                    let Member { cluster, node, name, .. } = &member;
+                    tokio::select! {
+                        ended = relays.serve(cluster, node, Socket(socket)) => {
+                            tracing::debug!(%cluster, %node, ?ended, "the relay's line of node {name} ended");
+                        }
+                        _ = tunnel.ended() => {}
+                    }
+                })
+        }
+        Err(status) => refusal(status),
+    }
+}
+
+fn speaking(
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    protocol: &'static str,
+) -> Result<WebSocketUpgrade, Status> {
+    let upgrade = upgrade.map_err(|rejection| Status::bad_request(rejection.body_text()))?.protocols([protocol]);
+    match upgrade.selected_protocol() {
+        Some(_) => Ok(upgrade),
+        None => Err(Status::bad_request(format!("the subprotocol must be {protocol}"))),
     }
 }
 

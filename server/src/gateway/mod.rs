@@ -3,6 +3,7 @@
 //! - [`http`]: joining, renewing, and the WebSocket that becomes a tunnel; [`proof`] judges who opens one.
 //! - [`sessions`]: who is connected right now, and when each was last heard of; `session` is one of them, from its upgrade
 //!   to its end, and `keeper` keeps the clusters of connected nodes loaded.
+//! - [`relay`]: packets between nodes that don't reach each other directly.
 //! - [`Departures`]: whose Node object was deleted is cut off.
 //! - `inside`: what agents ask of us through their tunnels: their cluster's API as the node they are, `kubernetes`, raw
 //!   bytes of a pod's connection to it, and `network`, the map of their cluster's network.
@@ -22,6 +23,7 @@ mod kubernetes;
 mod network;
 mod proof;
 mod proxy;
+pub mod relay;
 mod session;
 pub mod sessions;
 #[cfg(test)]
@@ -33,6 +35,7 @@ use longshore_api::Status;
 use longshore_api::ids::{ClusterId, NodeId};
 use longshore_api::node::{Join, Joined, Renewed};
 use longshore_tunnel::{OpenError, Stream};
+use relay::Relays;
 pub use session::Agents;
 pub use sessions::{Changes, Contact, Sessions};
 use std::sync::Arc;
@@ -69,6 +72,7 @@ pub trait Nodes: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub struct Gateway {
     sessions: Sessions,
+    relays: Relays,
 }
 
 impl Gateway {
@@ -78,6 +82,10 @@ impl Gateway {
 
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    pub fn relays(&self) -> &Relays {
+        &self.relays
     }
 
     /// A stream to the agent of the node `name`, on which it answers plain HTTP/1.1 as a kubelet does.

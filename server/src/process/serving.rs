@@ -10,9 +10,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
-use tracing::info;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
 
 /// Writers are few (one flush at a time a replica), readers at load and sign-in: more connections would only cost memory.
 const CONNECTIONS: u32 = 16;
@@ -66,6 +67,8 @@ pub fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServeError {
 pub struct Replica {
     pub app: App,
     listener: Listener,
+    /// Where nodes ask by UDP for their own address.
+    reflector: Option<UdpSocket>,
     /// The port that was really bound.
     pub listen: SocketAddr,
 }
@@ -93,6 +96,13 @@ impl Replica {
         let address = settings.listen;
         let tcp = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
         let listen = tcp.local_addr().map_err(|source| ServeError::Listen { address, source })?;
+        let reflector = match UdpSocket::bind(listen).await {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                warn!(%error, "UDP port {} is taken: nodes behind NAT will not learn their public addresses here", listen.port());
+                None
+            }
+        };
         migrate(&settings.database).await?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -105,7 +115,7 @@ impl Replica {
         let tls = app.accounts.server_config(&names::certificate_names(listen, &host))?;
         let listener =
             Listener { tcp, tls: tls.into(), trusted_proxies: settings.trusted_proxies, router: app.router() };
-        Ok(Self { app, listener, listen })
+        Ok(Self { app, listener, reflector, listen })
     }
 
     pub fn accounts(&self) -> &Arc<Accounts> {
@@ -115,8 +125,15 @@ impl Replica {
     /// Serves until `stop` turns true; everything acknowledged is committed when this returns.
     pub async fn serve(self, stop: watch::Receiver<bool>) {
         info!(listen = %self.listen, base_url = self.app.accounts.base_url(), "serving");
+        let _reflecting = self.reflector.map(|socket| AbortOnDropHandle::new(tokio::spawn(reflect(socket))));
         self.listener.serve(stop).await;
         self.app.close().await;
+    }
+}
+
+async fn reflect(socket: UdpSocket) {
+    if let Err(error) = longshore_tunnel::reflect::serve(socket).await {
+        warn!(%error, "nodes can't ask for their public addresses any more");
     }
 }
 

@@ -23,7 +23,10 @@ pub static RESOURCE: Resource = Resource {
     short_names: &["no"],
     namespaced: false,
     type_name: "io.k8s.api.core.v1.Node",
-    subresources: &[Subresource::status("", "Node")],
+    subresources: &[
+        Subresource::status("", "Node"),
+        Subresource { name: "proxy", group: "", version: "v1", kind: "NodeProxyOptions", verbs: &["get"] },
+    ],
     columns: COLUMNS,
     cells,
     default,

@@ -1,19 +1,21 @@
 //! Machines that join, prove themselves, and speak through their tunnels: over TLS, with a real WebSocket client.
 
-use crate::installation::{Answer, Installation, now, trusting};
+use crate::installation::{Answer, Installation, Machine, now, trusting};
 use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use longshore_api::network::NETWORK_PATH;
 use longshore_api::node::{
     CREDENTIAL_PATH, JOIN_PATH, NODE_ID_LABEL, PROOF_TOLERANCE_SECONDS, RAW_KUBERNETES_PATH, RAW_KUBERNETES_PROTOCOL,
-    TUNNEL_PATH,
+    RELAY_PATH, RELAY_PROTOCOL, TUNNEL_PATH,
 };
 use longshore_server::apiserver::NodeProxy;
 use longshore_server::gateway::Nodes;
 use longshore_tunnel::Ended;
 use longshore_tunnel::lasting;
+use longshore_tunnel::relay::Relayed;
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 
@@ -222,6 +224,20 @@ async fn the_server_reaches_the_agent_as_a_kubelet() {
     let response = here.app.gateway.request(here.cluster(), "n1", request).await.unwrap();
     let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
     assert_eq!(body, "/containerLogs/default/p/c by the node");
+
+    // What it tells of itself is there for those who may ask; what runs commands is not.
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    assert_eq!(here.api("POST", "/api/v1/nodes", node).await.status, 201);
+    let links = here.api("GET", "/api/v1/nodes/n1/proxy/links", Value::Null).await;
+    assert_eq!((links.status.as_u16(), links.text.as_str()), (200, "/links by the node"));
+    for (method, path, code) in [
+        ("GET", "/api/v1/nodes/n1/proxy/exec/default/p/c", 404),
+        ("GET", "/api/v1/nodes/n1/proxy", 404),
+        ("POST", "/api/v1/nodes/n1/proxy/links", 405),
+        ("GET", "/api/v1/nodes/n9/proxy/links", 404),
+    ] {
+        assert_eq!(here.api(method, path, json!({})).await.refusal().0, code, "{method} {path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,4 +418,38 @@ async fn nodes_are_pushed_the_map_of_their_clusters_network() {
     let removed = json!({"removed": {"endpoints": {"namespace": "default", "name": "web-1"}}});
     assert_eq!(first.next().await, removed);
     assert_eq!(second.next().await, removed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_one_cluster_send_each_other_packets_through_the_relay() {
+    let here = Installation::start().await;
+    let (one, two) = (here.join("n1").await, here.join("n2").await);
+    let early = one.refused_at(RELAY_PATH, RELAY_PROTOCOL, &one.proof(RELAY_PATH, now())).await;
+    assert_eq!(early.refusal().0, 503, "only beside a tunnel");
+    let tunnels = (one.tunnel().await, two.tunnel().await);
+    let wrong = one.refused_at(RELAY_PATH, "other", &one.proof(RELAY_PATH, now())).await;
+    assert_eq!(wrong.refusal(), (400, format!("the subprotocol must be {RELAY_PROTOCOL}")));
+    let elsewhere = one.refused_at(RELAY_PATH, RELAY_PROTOCOL, &one.proof(TUNNEL_PATH, now())).await;
+    assert_eq!(elsewhere.refusal().0, 401, "a proof for the tunnel is none for the relay");
+
+    let (mut a, mut b) = (one.relay().await, two.relay().await);
+    let packets = |machine: &Machine<'_>, bytes: &'static [u8]| Relayed {
+        peer: machine.joined.node.clone(),
+        segment: 4,
+        bytes: Bytes::from_static(bytes),
+    };
+    // The other's line may be a moment younger than ours.
+    while here.app.gateway.relays().traffic().carried == 0 {
+        a.send(packets(&two, b"sealed").encode().unwrap()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(Relayed::decode(&b.next().await.unwrap().unwrap()), Some(packets(&one, b"sealed")));
+
+    // Whoever is revoked is cut off here as well.
+    here.app.accounts.revoke(here.cluster(), &two.joined.node).await.unwrap();
+    here.app.gateway.sessions().revoke(here.cluster(), &two.joined.node);
+    tunnels.1.opener.ended().await;
+    while let Some(Ok(_)) = b.next().await {}
+    let again = two.refused_at(RELAY_PATH, RELAY_PROTOCOL, &two.proof(RELAY_PATH, now())).await;
+    assert_eq!(again.refusal().0, 401);
 }

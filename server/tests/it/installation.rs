@@ -11,13 +11,15 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming as Body;
 use hyper_util::rt::TokioIo;
 use longshore_api::ids::ClusterId;
-use longshore_api::node::{JOIN_PATH, Joined, PROOF_HEADER, Proof, TUNNEL_PATH, TUNNEL_PROTOCOL};
+use longshore_api::node::{
+    JOIN_PATH, Joined, PROOF_HEADER, Proof, RELAY_PATH, RELAY_PROTOCOL, TUNNEL_PATH, TUNNEL_PROTOCOL,
+};
 use longshore_server::accounts::founding::{Founded, FounderSecrets};
 use longshore_server::app::App;
 use longshore_server::process::listener::Listener;
 use longshore_server::store::testing::{Database, database};
 use longshore_server::store::{Key, MasterKey};
-use longshore_tunnel::{Config, Incoming, Opener, Side, Tunnel};
+use longshore_tunnel::{Config, Incoming, Messages, Opener, Side, Tunnel};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -209,13 +211,17 @@ impl Machine<'_> {
 
     /// Asks for the tunnel and expects to be refused.
     pub async fn refused(&self, proof: &str) -> Answer {
-        let mut request = self.asking("GET", TUNNEL_PATH, proof);
+        self.refused_at(TUNNEL_PATH, TUNNEL_PROTOCOL, proof).await
+    }
+
+    pub async fn refused_at(&self, path: &str, protocol: &str, proof: &str) -> Answer {
+        let mut request = self.asking("GET", path, proof);
         for (name, value) in [
             ("connection", "Upgrade"),
             ("upgrade", "websocket"),
             ("sec-websocket-version", "13"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-            ("sec-websocket-protocol", TUNNEL_PROTOCOL),
+            ("sec-websocket-protocol", protocol),
         ] {
             request.headers_mut().insert(name, value.parse().expect("a header"));
         }
@@ -223,21 +229,32 @@ impl Machine<'_> {
     }
 
     pub async fn tunnel(&self) -> Connected {
-        let url = format!("wss://{}{TUNNEL_PATH}", self.here.address);
+        let (opener, incoming) =
+            Tunnel::start(self.messages(TUNNEL_PATH, TUNNEL_PROTOCOL).await, Side::Agent, Config::default());
+        Connected { opener, incoming }
+    }
+
+    /// The line of relayed packets.
+    pub async fn relay(&self) -> impl Messages {
+        self.messages(RELAY_PATH, RELAY_PROTOCOL).await
+    }
+
+    async fn messages(&self, path: &str, protocol: &'static str) -> impl Messages + use<> {
+        let url = format!("wss://{}{path}", self.here.address);
         let request = Request::get(url)
             .header("host", self.here.address.to_string())
             .header("connection", "Upgrade")
             .header("upgrade", "websocket")
             .header("sec-websocket-version", "13")
             .header("sec-websocket-key", tokio_tungstenite::tungstenite::handshake::client::generate_key())
-            .header("sec-websocket-protocol", TUNNEL_PROTOCOL)
+            .header("sec-websocket-protocol", protocol)
             .header("authorization", format!("Bearer {}", self.joined.credential))
-            .header(PROOF_HEADER, self.proof(TUNNEL_PATH, now()));
+            .header(PROOF_HEADER, self.proof(path, now()));
         let request = request.body(()).expect("a request");
         let opened = tokio_tungstenite::client_async(request, self.here.connect().await).await;
-        let (socket, response) = opened.expect("the tunnel opens");
-        assert_eq!(response.headers()["sec-websocket-protocol"], TUNNEL_PROTOCOL);
-        let messages = socket
+        let (socket, response) = opened.expect("the WebSocket opens");
+        assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
+        socket
             .sink_map_err(io::Error::other)
             .with(|bytes: Bytes| future::ready(Ok::<_, io::Error>(Message::Binary(bytes))))
             .take_while(|message| future::ready(!matches!(message, Ok(Message::Close(_)))))
@@ -247,9 +264,7 @@ impl Machine<'_> {
                     Ok(_) => None,
                     Err(error) => Some(Err(io::Error::other(error))),
                 })
-            });
-        let (opener, incoming) = Tunnel::start(messages, Side::Agent, Config::default());
-        Connected { opener, incoming }
+            })
     }
 }
 

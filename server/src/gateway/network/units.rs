@@ -4,9 +4,10 @@ use crate::store::Object;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use longshore_api::network::{
-    Answer, Endpoint, EndpointPort, Endpoints, Frame, Key, MESH_ENDPOINTS_ANNOTATION, MESH_KEY_ANNOTATION, Name, Node,
+    Answer, Endpoint, EndpointPort, Endpoints, Frame, Key, MESH_ENDPOINTS_ANNOTATION, MESH_KEYS_ANNOTATION, Name, Node,
     Protocol, Service, ServicePort,
 };
+use longshore_api::node::NODE_ID_LABEL;
 use longshore_control::view::SERVICE_NAME;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
@@ -35,13 +36,17 @@ fn node(node: core::Node) -> Node {
     let spec = node.spec.unwrap_or_default();
     let mut labels = node.metadata.labels.unwrap_or_default();
     let mut annotations = node.metadata.annotations.unwrap_or_default();
-    let endpoints = annotations.remove(MESH_ENDPOINTS_ANNOTATION).unwrap_or_default();
+    let mut listed = |annotation: &str| {
+        let text = annotations.remove(annotation).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(String::from).collect()
+    };
     Node {
         name: node.metadata.name.unwrap_or_default(),
+        id: labels.remove(NODE_ID_LABEL).unwrap_or_default(),
         pod_range: spec.pod_cidr.unwrap_or_default(),
         zone: labels.remove(ZONE_LABEL).unwrap_or_default(),
-        mesh_key: annotations.remove(MESH_KEY_ANNOTATION).unwrap_or_default(),
-        mesh_endpoints: endpoints.split(',').map(str::trim).filter(|e| !e.is_empty()).map(String::from).collect(),
+        mesh_keys: listed(MESH_KEYS_ANNOTATION),
+        mesh_endpoints: listed(MESH_ENDPOINTS_ANNOTATION),
     }
 }
 
@@ -193,11 +198,12 @@ mod tests {
 
     #[test]
     fn nodes_have_their_slice_and_their_way_into_the_mesh() {
-        let tree = json!({"metadata": {"name": "n1", "labels": {(ZONE_LABEL): "a"},
-            "annotations": {(MESH_KEY_ANNOTATION): "k", (MESH_ENDPOINTS_ANNOTATION): "192.0.2.1:5, 192.0.2.2:6"}},
+        let tree = json!({"metadata": {"name": "n1", "labels": {(ZONE_LABEL): "a", (NODE_ID_LABEL): "n-1"},
+            "annotations": {(MESH_KEYS_ANNOTATION): "k,j", (MESH_ENDPOINTS_ANNOTATION): "192.0.2.1:5, 192.0.2.2:6"}},
             "spec": {"podCIDR": "10.244.1.0/24"}});
         let Some(Frame::Node(node)) = of("nodes", "n1", tree).1 else { panic!("a node") };
-        assert_eq!((node.pod_range.as_str(), node.zone.as_str(), node.mesh_key.as_str()), ("10.244.1.0/24", "a", "k"));
+        assert_eq!((node.pod_range.as_str(), node.zone.as_str(), node.id.as_str()), ("10.244.1.0/24", "a", "n-1"));
+        assert_eq!(node.mesh_keys, ["k", "j"]);
         assert_eq!(node.mesh_endpoints, ["192.0.2.1:5", "192.0.2.2:6"]);
     }
 }

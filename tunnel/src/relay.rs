@@ -1,9 +1,8 @@
-//! What the relay carries: opaque bytes between two nodes. The mesh gives and takes [`Relayed`] over bounded channels and
-//! drops what finds no room; how they travel (a WebSocket of their own) is the caller's.
+//! What the relay carries: opaque bytes between two nodes, on a WebSocket of their own beside the tunnel's, so that they
+//! hold up nothing else. What finds no room is dropped, as routers do.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use longshore_api::ids::NodeId;
-use tokio::sync::mpsc;
 
 /// Datagrams to or from a peer, of `segment` bytes each; the last may be shorter. At most 64 KB and 64 datagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +39,6 @@ impl Relayed {
         let sound = segment > 0 && !id.is_empty() && !bytes.is_empty() && bytes.len() <= MOST_RELAYED;
         sound.then(|| Self { peer: NodeId::new(id), segment, bytes })
     }
-}
-
-/// The mesh's end. `incoming`: `peer` is who sent it, as the relay vouches.
-pub struct Relay {
-    pub outgoing: mpsc::Sender<Relayed>,
-    pub incoming: mpsc::Receiver<Relayed>,
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
-//! How a node learns its address as the world sees it: it asks a reflector (any server of the installation) over the very
+//! How a node learns its address as the world sees it: it asks a reflector (the server, by UDP at its own port) over the very
 //! socket that its peers will send to, and gets the address that the question came from.
 //!
 //! Two messages, as STUN's binding has them, without its attributes. The answer carries the random number of the question,
 //! so that only who saw the question can answer it; it is shorter than the question, so that the reflector amplifies
 //! nothing. Who sits on the way can lie, and gains that a peer pings a wrong address: paths are proven by peers' keys.
 
-use crate::path::message::{self, Number};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use tokio::net::UdpSocket;
+
+/// A question's own random number.
+pub type Number = [u8; 12];
 
 const QUESTION: [u8; 4] = *b"LSr1";
 const ANSWER: [u8; 4] = *b"LSr2";
@@ -28,7 +30,7 @@ pub fn answer(question: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
     }
     let mut bytes = ANSWER.to_vec();
     bytes.extend_from_slice(&question[4..16]);
-    message::put_address(&mut bytes, from);
+    put_address(&mut bytes, from);
     Some(bytes)
 }
 
@@ -37,7 +39,7 @@ pub fn answered(bytes: &[u8]) -> Option<(Number, SocketAddr)> {
     if bytes.len() != 34 || bytes[..4] != ANSWER {
         return None;
     }
-    Some((*bytes[4..].first_chunk()?, message::address(&bytes[16..])))
+    Some((*bytes[4..].first_chunk()?, address(&bytes[16..])))
 }
 
 /// Answers on `socket` until it is dropped; the error is the socket's.
@@ -55,6 +57,23 @@ pub async fn serve(socket: UdpSocket) -> io::Result<()> {
             let _ = socket.try_send_to(&answer, from);
         }
     }
+}
+
+/// 16 bytes of address (IPv4 as IPv6 knows it), two of port.
+pub fn put_address(bytes: &mut Vec<u8>, address: SocketAddr) {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    bytes.extend_from_slice(&ip.octets());
+    bytes.extend_from_slice(&address.port().to_be_bytes());
+}
+
+/// Of exactly 18 bytes.
+pub fn address(bytes: &[u8]) -> SocketAddr {
+    let ip: [u8; 16] = bytes[..16].try_into().unwrap_or_default();
+    let port = u16::from_be_bytes([bytes[16], bytes[17]]);
+    SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), port)
 }
 
 #[cfg(test)]
