@@ -108,9 +108,11 @@ impl Driver {
         let mut connected = HashSet::new();
         loop {
             // Boxed, so that a driver at rest doesn't keep its place.
-            match Box::pin(self.drive(&cluster, &mut watch, &mut tunnels, connected)).await? {
-                Over::End(end) => return Ok(end),
-                Over::Quiet { connected: still } => connected = still,
+            match Box::pin(self.drive(&cluster, &mut watch, &mut tunnels, connected)).await {
+                Ok(Over::End(end)) => return Ok(end),
+                Ok(Over::Quiet { connected: still }) => connected = still,
+                // A cluster that is let go of is no failure, also where something else was heard of first.
+                Err(error) => return watch.ready().and_then(|item| End::of(&item)).ok_or(error),
             }
             if let Some(end) = rest(&mut watch, &mut tunnels).await {
                 return Ok(end);
