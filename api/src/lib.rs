@@ -11,6 +11,7 @@ pub mod join_token;
 pub mod meta;
 pub mod names;
 pub mod network;
+pub mod network_policy;
 pub mod node;
 pub mod quantity;
 pub mod selector;

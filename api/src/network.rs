@@ -7,6 +7,7 @@
 //!
 //! Addresses and ports have been judged by the API server; what isn't an IP address (endpoints by name) is left out.
 
+use crate::network_policy::{Part, Peers, Policy};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -28,6 +29,8 @@ pub enum Frame {
     Node(Node),
     Service(Service),
     Endpoints(Endpoints),
+    Policy(Policy),
+    Peers(Peers),
     Removed(Key),
     /// The map is whole: what came before is the state that was committed at some moment, or later.
     Synced,
@@ -42,6 +45,8 @@ pub enum Key {
     Service(Name),
     /// An EndpointSlice.
     Endpoints(Name),
+    Policy(Name),
+    Peers(Part),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -247,6 +252,8 @@ impl Frame {
             Self::Node(node) => Key::Node(node.name.clone()),
             Self::Service(service) => Key::Service(service.key()),
             Self::Endpoints(slice) => Key::Endpoints(slice.key()),
+            Self::Policy(policy) => Key::Policy(policy.key()),
+            Self::Peers(peers) => Key::Peers(peers.part.clone()),
             Self::Removed(key) => key.clone(),
             Self::Synced => return None,
         })

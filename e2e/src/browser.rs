@@ -49,7 +49,9 @@ impl Browser {
         let mut browser = Self { driver, agent: config.into(), session: format!("http://127.0.0.1:{port}/session") };
         let arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];
         let options = json!({"args": arguments});
-        let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}});
+        // The installation's own CA is none of the browser's.
+        let wanted = json!({"browserName": "chrome", "acceptInsecureCerts": true, "goog:chromeOptions": options});
+        let wanted = json!({"capabilities": {"alwaysMatch": wanted}});
         let opened = browser.command("", wanted).expect("Chromium starts");
         browser.session = format!("{}/{}", browser.session, opened["sessionId"].as_str().expect("a session"));
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone});

@@ -6,6 +6,7 @@
 
 mod channels;
 mod figures;
+mod links;
 mod logs;
 mod ports;
 mod sessions;
@@ -47,7 +48,7 @@ impl Kubelet {
             ["pods"] => json(&self.pods()),
             ["stats", "summary"] => json(&figures::summary(&self.context).await),
             ["metrics", "resource"] => figures::metrics(&self.context).await,
-            ["links"] => json(&serde_json::json!({"links": self.context.network.links().await})),
+            ["links"] => links::serve(&self.context, &query).await,
             ["containerLogs", namespace, pod, container] => {
                 logs::serve(&self.context, namespace, pod, container, &query).await
             }

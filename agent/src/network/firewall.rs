@@ -2,7 +2,7 @@
 
 use super::links::{self, Transfer};
 use super::ruleset::Ruleset;
-use super::{Error, names, services};
+use super::{Error, host, names, services};
 use crate::pods::network::{HostPort, Protocol};
 use ipnet::Ipv4Net;
 use nlink::netlink::namespace::Netns;
@@ -24,7 +24,7 @@ pub struct Published {
 /// route through this one, are no neighbours of our pods (13: administratively prohibited). The host's loopback addresses
 /// stay its own.
 pub async fn on_host(
-    host: &Netns,
+    netns: &Netns,
     names: &names::Names,
     transfer: Transfer,
     published: &[Published],
@@ -36,6 +36,8 @@ pub async fn on_host(
         chain(&table, "forward", BaseChain::filter(FilterHook::Forward, Priority::Filter))?,
         chain(&table, "prerouting", BaseChain::nat(NatHook::Prerouting, Priority::DstNat))?,
         chain(&table, "output", BaseChain::nat(NatHook::Output, Priority::DstNat))?,
+        // Before any cluster's own translation of what its pods send out.
+        chain(&table, "around", BaseChain::nat(NatHook::Postrouting, Priority::Custom(99)))?,
         chain(&table, "postrouting", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat))?,
     ];
     let into = || rule(&table, "forward").match_oif(&uplink);
@@ -44,7 +46,12 @@ pub async fn on_host(
         into().match_ct_state(CtState::ESTABLISHED | CtState::RELATED).accept(),
         into().match_ct_status(CtStatus::DST_NAT).accept(),
         into().reject_icmp(13),
-        // Also back into the namespace, when a pod asks for another's port on the host.
+        // A pod, of whatever cluster, that asks for another's port on the host doesn't pass for the host.
+        rule(&table, "around")
+            .match_oif(&uplink)
+            .match_saddr_v4(host::TRANSFERS.network(), host::TRANSFERS.prefix_len())
+            .match_saddr_v4_not(transfer.host(), 32)
+            .snat(transfer.around(), None),
         rule(&table, "postrouting").match_saddr_v4(transfer.inside(), 32).masquerade(),
         rule(&table, "postrouting").match_oif(&uplink).match_saddr_v4(loopback, 8).masquerade(),
     ];
@@ -58,7 +65,7 @@ pub async fn on_host(
             rules.push(to(to_port, port).dnat(transfer.host_ports(), Some(port.host_port)));
         }
     }
-    set(host, &table, chains, rules).await
+    set(netns, &table, chains, rules).await
 }
 
 /// Inside. What pods send out of the cluster leaves under the namespace's own address, as clusters with the same pod

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// Where transfer ranges are taken from: link-local addresses, which are nobody's on the internet and in no office, without
 /// the parts that clouds and node-local services are known to use (169.254.0, 169.254.20, 169.254.169, 169.254.170).
-const TRANSFERS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 192, 0), 19);
+pub const TRANSFERS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 192, 0), 19);
 
 /// The ranges of the host's routes and addresses, by interface; those of the interface `except` left out.
 pub async fn in_use(host: &Netlink, except: &str) -> Result<Vec<Ipv4Net>, Error> {

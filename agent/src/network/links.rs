@@ -48,6 +48,11 @@ impl Transfer {
     pub fn host_ports(&self) -> Ipv4Addr {
         self.nth(2)
     }
+    /// Under which pods come in that asked for a port of the host, of this cluster and of others: the host itself and its
+    /// own processes are somebody else.
+    pub fn around(&self) -> Ipv4Addr {
+        self.nth(3)
+    }
     fn nth(&self, n: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.0.network()) + n)
     }

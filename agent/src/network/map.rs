@@ -8,10 +8,12 @@ use http::header::HOST;
 use http_body_util::{BodyExt, Empty};
 use kube::runtime::utils::Backoff as _;
 use longshore_api::network::{Cluster, Endpoints, Frame, Key, NETWORK_PATH, Name, Node, Service};
+use longshore_api::network_policy::{Part, Peers, Policy};
 use longshore_tunnel::Opener;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +70,9 @@ pub struct Map {
     slices: HashMap<Name, BTreeMap<String, Endpoints>>,
     /// Which Service a slice belongs to.
     owners: HashMap<Name, String>,
+    pub policies: BTreeMap<Name, Policy>,
+    /// The parts of each set of peers.
+    peers: HashMap<String, BTreeMap<IpAddr, Peers>>,
 }
 
 impl Map {
@@ -87,27 +92,50 @@ impl Map {
         self.slices.get(service).into_iter().flat_map(BTreeMap::values)
     }
 
+    pub fn policies_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = (&'a Name, &'a Policy)> + use<'a> {
+        let first = Name::new(namespace, "");
+        self.policies.range(first.clone()..).take_while(move |(name, _)| name.namespace == first.namespace)
+    }
+
+    /// The parts of a set.
+    pub fn peers(&self, set: &str) -> impl Iterator<Item = &Peers> + Clone {
+        self.peers.get(set).into_iter().flat_map(BTreeMap::values)
+    }
+
     fn apply(&mut self, frame: Frame, touched: &mut Touched) {
         match frame {
             Frame::Cluster(cluster) => self.cluster = cluster,
             Frame::Node(node) => drop(self.nodes.insert(node.name.clone(), node)),
             Frame::Service(service) => {
-                touched.insert(service.key());
+                touched.services.insert(service.key());
                 self.services.insert(service.key(), service);
             }
             Frame::Endpoints(slice) => {
                 self.forget_slice(&slice.key(), touched);
                 let service = Name::new(&slice.namespace, &slice.service);
-                touched.insert(service.clone());
+                touched.services.insert(service.clone());
                 self.owners.insert(slice.key(), slice.service.clone());
                 self.slices.entry(service).or_default().insert(slice.name.clone(), slice);
             }
             Frame::Removed(Key::Node(name)) => drop(self.nodes.remove(&name)),
             Frame::Removed(Key::Service(name)) => {
                 self.services.remove(&name);
-                touched.insert(name);
+                touched.services.insert(name);
             }
             Frame::Removed(Key::Endpoints(name)) => self.forget_slice(&name, touched),
+            Frame::Policy(policy) => {
+                touched.policies = true;
+                self.policies.insert(policy.key(), policy);
+            }
+            Frame::Removed(Key::Policy(name)) => {
+                touched.policies = true;
+                self.policies.remove(&name);
+            }
+            Frame::Peers(peers) => {
+                touched.sets.insert(peers.part.set.clone());
+                self.peers.entry(peers.part.set.clone()).or_default().insert(peers.part.of, peers);
+            }
+            Frame::Removed(Key::Peers(part)) => self.forget_peers(part, touched),
             Frame::Removed(Key::Cluster) | Frame::Synced => {}
         }
     }
@@ -121,7 +149,17 @@ impl Map {
                 self.slices.remove(&service);
             }
         }
-        touched.insert(service);
+        touched.services.insert(service);
+    }
+
+    fn forget_peers(&mut self, part: Part, touched: &mut Touched) {
+        if let Some(parts) = self.peers.get_mut(&part.set) {
+            parts.remove(&part.of);
+            if parts.is_empty() {
+                self.peers.remove(&part.set);
+            }
+        }
+        touched.sets.insert(part.set);
     }
 
     /// All units, as they could be sent again.
@@ -129,12 +167,29 @@ impl Map {
         let nodes = self.nodes.values().cloned().map(Frame::Node);
         let services = self.services.values().cloned().map(Frame::Service);
         let slices = self.slices.values().flat_map(BTreeMap::values).cloned().map(Frame::Endpoints);
-        std::iter::once(Frame::Cluster(self.cluster.clone())).chain(nodes).chain(services).chain(slices).collect()
+        let policies = self.policies.values().cloned().map(Frame::Policy);
+        let peers = self.peers.values().flat_map(BTreeMap::values).cloned().map(Frame::Peers);
+        let cluster = std::iter::once(Frame::Cluster(self.cluster.clone()));
+        cluster.chain(nodes).chain(services).chain(slices).chain(peers).chain(policies).collect()
     }
 }
 
-/// Services that may be other than when they were last looked at: they, or endpoints of theirs.
-pub type Touched = BTreeSet<Name>;
+/// What may be other than when it was last looked at.
+#[derive(Default)]
+struct Touched {
+    /// They, or endpoints of theirs.
+    services: BTreeSet<Name>,
+    policies: bool,
+    /// Sets of peers.
+    sets: BTreeSet<String>,
+}
+
+/// What of policies may be other than when that was last asked.
+pub struct TouchedPolicies {
+    /// Any policy.
+    pub policies: bool,
+    pub sets: BTreeSet<String>,
+}
 
 /// The map as it is now. Whoever acts on it waits for changes and takes what was touched.
 pub struct Known {
@@ -190,7 +245,9 @@ impl Known {
         let Some(new) = coming.take() else { return };
         let mut map = self.map.write();
         let mut touched = self.touched.lock();
-        touched.extend(map.services.keys().chain(new.services.keys()).cloned());
+        touched.services.extend(map.services.keys().chain(new.services.keys()).cloned());
+        touched.policies = true;
+        touched.sets.extend(map.peers.keys().chain(new.peers.keys()).cloned());
         *map = new;
     }
 
@@ -198,9 +255,15 @@ impl Known {
         look(&self.map.read())
     }
 
-    /// What was touched since this was last asked: for the one who acts on it.
-    pub fn touched(&self) -> Touched {
-        std::mem::take(&mut self.touched.lock())
+    /// The services touched since this was last asked: for the one who acts on them.
+    pub fn touched_services(&self) -> BTreeSet<Name> {
+        std::mem::take(&mut self.touched.lock().services)
+    }
+
+    /// As [`Known::touched_services`], of policies.
+    pub fn touched_policies(&self) -> TouchedPolicies {
+        let mut touched = self.touched.lock();
+        TouchedPolicies { policies: std::mem::take(&mut touched.policies), sets: std::mem::take(&mut touched.sets) }
     }
 
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -251,13 +314,13 @@ mod tests {
         assert!(known.read(|m| m.services.is_empty()), "not before it is whole");
         known.take(&lines(&[Frame::Synced, slice("two-1", "two")]));
         assert_eq!(known.read(|m| (m.services.len(), m.slices(&Name::new("a", "two")).count())), (2, 1));
-        assert_eq!(known.touched().len(), 2);
+        assert_eq!(known.touched_services().len(), 2);
 
         known.take(b"");
         known.take(&lines(&[service("two"), Frame::Synced]));
         assert_eq!(known.read(|m| m.services.keys().cloned().collect::<Vec<_>>()), [Name::new("a", "two")]);
         assert_eq!(known.read(|m| m.slices(&Name::new("a", "one")).count()), 0);
-        assert!(known.touched().contains(&Name::new("a", "one")), "what went is touched, too");
+        assert!(known.touched_services().contains(&Name::new("a", "one")), "what went is touched, too");
     }
 
     #[test]
@@ -270,7 +333,28 @@ mod tests {
         assert_eq!(map.slices(&Name::new("a", "two")).count(), 1);
         map.apply(Frame::Removed(Key::Endpoints(Name::new("a", "s"))), &mut touched);
         assert_eq!(map, Map::default());
-        assert_eq!(touched.len(), 2);
+        assert_eq!(touched.services.len(), 2);
+    }
+
+    #[test]
+    fn policies_and_their_peers_come_and_go_and_are_kept() {
+        let (mut map, mut touched) = (Map::default(), Touched::default());
+        let policy = Policy { namespace: "a".into(), name: "p".into(), ..Policy::default() };
+        let peers = |ip: [u8; 4]| {
+            let address = IpAddr::from(ip);
+            Peers { part: Part::new("s", address), addresses: vec![address], ports: Vec::new() }
+        };
+        let (one, two) = (peers([10, 0, 0, 1]), peers([10, 0, 1, 1]));
+        for frame in [Frame::Policy(policy.clone()), Frame::Peers(one.clone()), Frame::Peers(two.clone())] {
+            map.apply(frame, &mut touched);
+        }
+        assert_eq!((map.policies_in("a").count(), map.policies_in("b").count(), map.peers("s").count()), (1, 0, 2));
+        assert_eq!(Map::of(map.frames()), map);
+        assert_eq!((touched.policies, touched.sets.len()), (true, 1));
+        for key in [Key::Peers(one.part), Key::Peers(two.part), Key::Policy(policy.key())] {
+            map.apply(Frame::Removed(key), &mut touched);
+        }
+        assert_eq!(map, Map::default());
     }
 
     #[tokio::test(start_paused = true)]
@@ -288,6 +372,6 @@ mod tests {
         keeping.abort();
         let again = Known::open(path);
         assert_eq!(again.read(Map::clone), known.read(Map::clone));
-        assert_eq!(again.touched().len(), 1, "and acts on it");
+        assert_eq!(again.touched_services().len(), 1, "and acts on it");
     }
 }

@@ -17,6 +17,7 @@ pub mod map;
 pub mod mesh;
 mod names;
 mod namespace;
+mod policy;
 mod ruleset;
 mod services;
 
@@ -25,7 +26,7 @@ pub use links::MESH;
 pub use namespace::{connect_localhost, connect_own, of_pod};
 
 use crate::pods::desired;
-use crate::pods::network::{HostPort, Network, NetworkError};
+use crate::pods::network::{HostPort, Identity, Network, NetworkError};
 use firewall::Published;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -81,6 +82,7 @@ struct Kept {
     answered: Answered,
     addresses: Addresses,
     ports: BTreeMap<String, Vec<HostPort>>,
+    identities: BTreeMap<String, Identity>,
 }
 
 impl Kept {
@@ -93,6 +95,12 @@ impl Kept {
             false => self.ports.insert(uid.to_owned(), ports),
         };
         before.as_ref() != self.ports.get(uid)
+    }
+
+    /// Who has which address.
+    fn pods(&self) -> policy::Pods {
+        let known = self.identities.iter();
+        known.filter_map(|(uid, identity)| Some((self.addresses.of(uid)?, identity.clone()))).collect()
     }
 
     fn published(&self) -> Vec<Published> {
@@ -159,6 +167,7 @@ pub struct PodNetwork {
     node: String,
     /// The addresses that pods have.
     pods: watch::Sender<BTreeSet<Ipv4Addr>>,
+    policies: policy::Policies,
     /// Held by whoever changes something.
     kept: tokio::sync::Mutex<Kept>,
     inside: watch::Sender<Option<Inside>>,
@@ -181,12 +190,14 @@ impl PodNetwork {
     pub fn on(host: Netns, cluster: &ClusterId, node: &NodeId, name: &str, data_dir: &Path) -> Arc<Self> {
         let dir = data_dir.join("network");
         let kept: Kept = desired::read(&dir.join("kept.json")).unwrap_or_default();
+        let map = Known::open(dir.join("map.json"));
         Arc::new(Self {
             names: names::Names::new(cluster, node),
             host,
             slice: watch::Sender::new(kept.slice),
             answered: watch::Sender::new(kept.answered),
-            map: Known::open(dir.join("map.json")),
+            policies: policy::Policies::new(map.clone(), kept.pods()),
+            map,
             node: name.to_owned(),
             pods: watch::Sender::new(kept.addresses.all().collect()),
             not_ready: watch::Sender::new(Some(if kept.slice.is_some() { BEING_MADE } else { NO_RANGE }.into())),
@@ -214,7 +225,8 @@ impl PodNetwork {
             insides: self.inside.subscribe(),
             pods: self.pods.subscribe(),
         };
-        tokio::join!(self.stay_mended(), self.follow_map(), services.keep(), self.map.clone().keep());
+        let policies = self.policies.keep(self.inside.subscribe());
+        tokio::join!(self.stay_mended(), self.follow_map(), services.keep(), policies, self.map.clone().keep());
     }
 
     async fn stay_mended(&self) {
@@ -296,6 +308,7 @@ impl PodNetwork {
         self.slice.send_replace(None);
         self.answered.send_replace(Answered::default());
         self.pods.send_replace(BTreeSet::new());
+        self.policies.know(policy::Pods::new());
         self.inside.send_replace(None);
         *kept = Kept::default();
         iptables::remove(&self.host, &self.names).await?;
@@ -400,6 +413,9 @@ impl PodNetwork {
         if [self.host.id(), own.id(), inside.netns.id()].contains(&pod.id()) {
             return Err(NetworkError::Failed("the pod's network namespace is gone".into()));
         }
+        // Whoever isolates it does so before anybody can reach it.
+        self.policies.know(kept.pods());
+        self.policies.bring(&inside).await.map_err(failed)?;
         let gateway = addresses::gateway(inside.slice);
         links::attach(&inside.netlink, &inside.netns, &pod, uid, address, gateway, inside.mtu).await.map_err(failed)?;
         self.announce(&kept);
@@ -408,6 +424,7 @@ impl PodNetwork {
 
     async fn detach(&self, uid: &str) -> Result<(), Error> {
         let mut kept = self.kept.lock().await;
+        kept.identities.remove(uid);
         let Some(inside) = self.existing()? else { return Ok(()) };
         links::detach(&inside, uid).await?;
         let had_ports = kept.lend(uid, Vec::new());
@@ -428,17 +445,28 @@ impl PodNetwork {
         links::retain(&inside, uids).await?;
         kept.addresses.retain(uids);
         kept.ports.retain(|uid, _| uids.contains(uid));
+        kept.identities.retain(|uid, _| uids.contains(uid));
         self.announce(&kept);
         self.keep_on_disk(&kept)
     }
 
     fn announce(&self, kept: &Kept) {
         let pods: BTreeSet<Ipv4Addr> = kept.addresses.all().collect();
-        self.pods.send_if_modified(|now| {
-            let new = *now != pods;
-            *now = pods;
-            new
-        });
+        self.pods.send_if_modified(|now| std::mem::replace(now, pods.clone()) != pods);
+        self.policies.know(kept.pods());
+    }
+
+    /// Also when it can't be kept on disk: then an agent started again hears of it anew.
+    async fn describe(&self, uid: &str, identity: Identity) {
+        let mut kept = self.kept.lock().await;
+        if kept.identities.get(uid) == Some(&identity) {
+            return;
+        }
+        kept.identities.insert(uid.to_owned(), identity);
+        if let Err(error) = self.keep_on_disk(&kept) {
+            tracing::warn!(%error, "who a pod is could not be kept on disk");
+        }
+        self.announce(&kept);
     }
 
     /// The namespace, where there is one.
@@ -452,6 +480,10 @@ impl PodNetwork {
 }
 
 impl Network for PodNetwork {
+    fn describe<'a>(&'a self, pod_uid: &'a str, identity: Identity) -> BoxFuture<'a, ()> {
+        self.describe(pod_uid, identity).boxed()
+    }
+
     fn attach<'a>(
         &'a self,
         pod_uid: &'a str,

@@ -2,7 +2,7 @@
 //! fingerprint of what it was made of.
 
 use super::Error;
-use nlink::netlink::nftables::{Chain, Family, Rule, Set, Transaction};
+use nlink::netlink::nftables::{Chain, Expr, Family, LookupExpr, PayloadBase, Register, Rule, Set, Transaction};
 use nlink::netlink::{Connection, Nftables};
 use sha2::{Digest, Sha256};
 
@@ -37,4 +37,26 @@ impl Ruleset {
 
 fn failed(e: nlink::Error) -> Error {
     Error::netlink("set nftables rules", e)
+}
+
+pub fn rule(table: &str, chain: &str) -> Rule {
+    Rule::new(table, chain).family(Family::Ip)
+}
+
+pub fn with(rule: Rule, expressions: impl IntoIterator<Item = Expr>) -> Rule {
+    expressions.into_iter().fold(rule, Rule::expr)
+}
+
+/// Bytes of a header into a register.
+pub fn header(dreg: Register, base: PayloadBase, offset: u32, len: u32) -> Expr {
+    Expr::Payload { dreg, base, offset, len }
+}
+
+/// What a register holds must be in a set; what a map has for it goes into another.
+pub fn look_up(set: &str, key: Register, into: Option<Register>) -> Expr {
+    let lookup = LookupExpr::new(set, key);
+    match into {
+        Some(register) => lookup.dreg(register).into(),
+        None => lookup.into(),
+    }
 }

@@ -36,6 +36,13 @@ pub enum Protocol {
     Udp,
 }
 
+/// What a pod is known by to those who allow or forbid it connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub namespace: String,
+    pub labels: BTreeMap<String, String>,
+}
+
 /// Why a connection could not be made, as Kubernetes's programs word it.
 pub fn refusal(address: SocketAddr, error: &io::Error) -> String {
     let text = match error.kind() {
@@ -48,6 +55,10 @@ pub fn refusal(address: SocketAddr, error: &io::Error) -> String {
 }
 
 pub trait Network: Send + Sync + 'static {
+    /// Who the pod is, before it is attached, and again when its labels change. What isn't described is nobody.
+    fn describe<'a>(&'a self, _pod_uid: &'a str, _identity: Identity) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
     /// Gives the namespace at `netns` (a path below /proc) its address, routes and interface `eth0`. Idempotent: asked
     /// again for the same pod it answers the same address as long as the agent's data lives, and mends what is missing;
     /// a new namespace of the same pod (its sandbox was made anew) replaces the old one. `ports` lead to it from then on.

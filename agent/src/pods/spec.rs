@@ -1,6 +1,6 @@
 //! Small questions to a pod's spec.
 
-use super::network::{HostPort, Protocol};
+use super::network::{HostPort, Identity, Protocol};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodStatus};
 use sha2::{Digest, Sha256};
 
@@ -47,6 +47,10 @@ pub fn uid(pod: &Pod) -> &str {
 
 pub fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|s| s.host_network) == Some(true)
+}
+
+pub fn identity(pod: &Pod) -> Identity {
+    Identity { namespace: namespace(pod).to_owned(), labels: pod.metadata.labels.clone().unwrap_or_default() }
 }
 
 /// The ports of the host that its containers ask for. Those for an IPv6 address and SCTP ones are left out.

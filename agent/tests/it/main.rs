@@ -11,6 +11,7 @@ mod mesh;
 mod network;
 mod node;
 mod pods;
+mod policies;
 mod security;
 mod services;
 mod sessions;

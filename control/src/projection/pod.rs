@@ -20,6 +20,7 @@ pub struct Pod {
     pub priority: i32,
     /// What it asks of a node: containers, init containers and overhead as Kubernetes adds them up.
     pub requests: Resources,
+    pub host_network: bool,
     pub host_ports: Vec<HostPort>,
     pub ports: Vec<ContainerPort>,
     pub node_selector: BTreeMap<String, String>,
@@ -244,6 +245,7 @@ impl Pod {
             start_time: status.start_time,
             shape: 0,
             requests: requests(&spec),
+            host_network: spec.host_network,
             host_ports: host_ports(&spec),
             ports: spec
                 .containers

@@ -9,6 +9,7 @@ mod join;
 mod main_job;
 mod mesh;
 mod nodes;
+mod policies;
 mod port_forward;
 mod postgres;
 mod proxy;

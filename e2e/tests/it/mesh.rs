@@ -1,7 +1,7 @@
 //! Pods on different machines, one of which nobody can connect to: addresses, services and names work across; the path is
 //! direct where it can be and over the server where it can't, and connections live through the change.
 
-use longshore_e2e::{Docker, Installation, Kubectl, Machine, eventually, http_get};
+use longshore_e2e::{Browser, Docker, Installation, Kubectl, Machine, eventually, http_get};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -128,12 +128,24 @@ fn pods_on_machines_apart_reach_each_other_by_whatever_path_there_is() {
     held.echoes("first");
     until_direct(&kubectl, true);
     held.echoes("directly");
+    let browser = Browser::open();
+    let admin = installation.admin();
+    let cluster = admin.cluster_url.rsplit('/').next().expect("an id");
+    browser.go(&admin.url);
+    browser.fill("input[name=email]", &admin.email);
+    browser.fill("input[name=password]", &admin.password);
+    browser.press("[data-testid=sign-in]");
+    browser.wait("the page is live", "document.querySelector('.live-dot.live')");
+    browser.go(&format!("{}c/{cluster}/nodes/-/office", admin.url));
+    browser.wait_text("[data-testid=links]", "laptop");
+    browser.wait_text("[data-testid=links]", "Direct");
     let cut = "nft 'add table inet cut; add chain inet cut in { type filter hook input priority -10; }; \
                add rule inet cut in meta l4proto udp drop; add chain inet cut out { type filter hook output priority -10; }; \
                add rule inet cut out meta l4proto udp drop'";
     let shell = |line: &str| assert!(machine.shell(line).status().expect("a shell").success(), "{line}");
     shell(cut);
     held.echoes("over the server");
+    browser.wait_text("[data-testid=links]", "Over the server");
     until_direct(&kubectl, false);
     held.echoes("still the same connection");
     shell("nft delete table inet cut");

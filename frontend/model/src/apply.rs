@@ -27,7 +27,8 @@ impl Subject {
         let api_version = text("apiVersion").ok_or("apiVersion")?;
         let kind = text("kind").ok_or("kind")?;
         let metadata = document.get("metadata").ok_or("metadata")?;
-        let [name, namespace, generate_name] = ["name", "namespace", "generate_name"].map(|name| field::<String>(metadata, name));
+        let [name, namespace, generate_name] =
+            ["name", "namespace", "generate_name"].map(|name| field::<String>(metadata, name));
         if name.is_empty() && generate_name.is_empty() {
             return Err("metadata.name");
         }
@@ -154,11 +155,14 @@ mod tests {
 
     #[test]
     fn removes_what_was_applied_and_keeps_what_others_set() {
-        let patch = to_patch(&json!({"metadata": {"name": "a", "labels": {"x": "2"}}, "spec": {"replicas": 2}}), &live()).unwrap();
+        let patch =
+            to_patch(&json!({"metadata": {"name": "a", "labels": {"x": "2"}}, "spec": {"replicas": 2}}), &live())
+                .unwrap();
         assert_eq!(patch["metadata"]["labels"], json!({"x": "2", "gone": null}));
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
         assert!(patch.get("spec").is_none());
-        let note: Value = serde_json::from_str(patch["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap()).unwrap();
+        let note: Value =
+            serde_json::from_str(patch["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap()).unwrap();
         assert_eq!(note["metadata"]["labels"], json!({"x": "2"}));
     }
 
@@ -186,7 +190,10 @@ mod tests {
     fn subjects_say_what_is_missing() {
         assert_eq!(Subject::of(&json!({"kind": "A"})), Err("apiVersion"));
         assert_eq!(Subject::of(&json!({"apiVersion": "v1", "kind": "A", "metadata": {}})), Err("metadata.name"));
-        assert_eq!(Subject::of(&json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "x"}})).unwrap().name, "x");
+        assert_eq!(
+            Subject::of(&json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "x"}})).unwrap().name,
+            "x"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::deployment::{self, Progress};
 use crate::kube::{Deployment, Meta, Node, condition};
 use crate::node;
 use crate::state::State;
-use crate::table::{Column, Collection, Key, Row, named, pod_state, ratio};
+use crate::table::{Collection, Column, Key, Row, named, pod_state, ratio};
 use crate::time;
 use crate::words::{Word, plural, t};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,13 +171,19 @@ mod tests {
             .collect();
         let mut pods = Collection::default();
         let columns: Vec<_> = ["Name", "Ready", "Status"].map(|n| json!({"name": n})).into();
-        pods.page(true, true, &json!({"kind": "Table", "columnDefinitions": columns, "rows": rows}).to_string()).unwrap();
+        pods.page(true, true, &json!({"kind": "Table", "columnDefinitions": columns, "rows": rows}).to_string())
+            .unwrap();
         pods
     }
 
     #[test]
     fn pods_with_the_same_trouble_are_one_entry() {
-        let pods = pods(&[("web-1", "CrashLoopBackOff"), ("web-2", "CrashLoopBackOff"), ("web-3", "Pending"), ("web-4", "Completed")]);
+        let pods = pods(&[
+            ("web-1", "CrashLoopBackOff"),
+            ("web-2", "CrashLoopBackOff"),
+            ("web-3", "Pending"),
+            ("web-4", "Completed"),
+        ]);
         let items = items(&pods, &Collection::default(), &Collection::default(), NOW);
         assert_eq!(items.len(), 2);
         assert_eq!(items[0].state, State::Failing);
@@ -202,6 +208,9 @@ mod tests {
         let stuck = json!({"items": [{"metadata": {"name": "d"}, "spec": {"replicas": 2}, "status": {"conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]}}]});
         deployments.page(true, true, &stuck.to_string()).unwrap();
         let items = items(&Collection::default(), &deployments, &nodes, NOW);
-        assert_eq!(items.iter().map(|i| (i.target.resource, i.state)).collect::<Vec<_>>(), [("deployments", State::Failing), ("nodes", State::Unknown)]);
+        assert_eq!(
+            items.iter().map(|i| (i.target.resource, i.state)).collect::<Vec<_>>(),
+            [("deployments", State::Failing), ("nodes", State::Unknown)]
+        );
     }
 }

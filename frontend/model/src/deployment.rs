@@ -41,7 +41,8 @@ impl Progress {
 pub fn sentence(deployment: &Deployment, pods: &[Arc<Pod>], now: i64) -> Sentence {
     let progress = Progress::of(deployment);
     let Progress { wanted, available, updated, .. } = progress;
-    let counts: &[(&str, &dyn std::fmt::Display)] = &[("ready", &available), ("wanted", &wanted), ("updated", &updated)];
+    let counts: &[(&str, &dyn std::fmt::Display)] =
+        &[("ready", &available), ("wanted", &wanted), ("updated", &updated)];
     if deployment.metadata.deletion_timestamp.is_some() {
         return Sentence::new(State::Progressing, t(Word::DeploymentLeaving));
     }
@@ -51,12 +52,17 @@ pub fn sentence(deployment: &Deployment, pods: &[Arc<Pod>], now: i64) -> Sentenc
     let conditions = &deployment.status.conditions;
     let worst = worst(pods, now);
     if let Some(failure) = condition(conditions, "ReplicaFailure").filter(|c| c.status == "True") {
-        return Sentence::new(if available > 0 { State::Degraded } else { State::Failing }, Word::DeploymentCannotCreate.with(counts))
-            .evidence(&failure.message)
-            .next(Word::NextEdit, Some(Action::EditYaml));
+        return Sentence::new(
+            if available > 0 { State::Degraded } else { State::Failing },
+            Word::DeploymentCannotCreate.with(counts),
+        )
+        .evidence(&failure.message)
+        .next(Word::NextEdit, Some(Action::EditYaml));
     }
     let progressing = condition(conditions, "Progressing");
-    if progressing.is_some_and(|c| c.status == "False" && c.reason == "ProgressDeadlineExceeded") && !progress.complete() {
+    if progressing.is_some_and(|c| c.status == "False" && c.reason == "ProgressDeadlineExceeded")
+        && !progress.complete()
+    {
         let state = if available > 0 { State::Degraded } else { State::Failing };
         let sentence = Sentence::new(state, Word::DeploymentStuck.with(counts));
         return match worst {
@@ -199,25 +205,46 @@ mod tests {
     #[test]
     fn a_stuck_rollout_that_still_serves_is_degraded_and_offers_the_way_back() {
         let stuck = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has timed out"}]);
-        let sentence = says(json!({"replicas": 3}), json!({"replicas": 4, "updatedReplicas": 1, "availableReplicas": 3, "conditions": stuck}));
+        let sentence = says(
+            json!({"replicas": 3}),
+            json!({"replicas": 4, "updatedReplicas": 1, "availableReplicas": 3, "conditions": stuck}),
+        );
         assert_eq!(sentence.state, State::Degraded);
         assert_eq!(sentence.next.unwrap().action, Some(Action::RollBack));
-        assert_eq!(says(json!({"replicas": 3}), json!({"replicas": 1, "updatedReplicas": 1, "conditions": stuck})).state, State::Failing);
+        assert_eq!(
+            says(json!({"replicas": 3}), json!({"replicas": 1, "updatedReplicas": 1, "conditions": stuck})).state,
+            State::Failing
+        );
     }
 
     #[test]
     fn states_on_the_way() {
         assert_eq!(says(json!({"replicas": 0}), json!({})).state, State::Idle);
         assert_eq!(says(json!({"replicas": 0}), json!({"replicas": 2})).state, State::Progressing);
-        assert_eq!(says(json!({"replicas": 3}), json!({"replicas": 4, "updatedReplicas": 1, "availableReplicas": 3})).state, State::Progressing);
-        assert_eq!(says(json!({"replicas": 3}), json!({"replicas": 3, "updatedReplicas": 3, "availableReplicas": 1})).state, State::Progressing);
-        assert_eq!(says(json!({"replicas": 3, "paused": true}), json!({"replicas": 3, "updatedReplicas": 0, "availableReplicas": 3})).state, State::Idle);
+        assert_eq!(
+            says(json!({"replicas": 3}), json!({"replicas": 4, "updatedReplicas": 1, "availableReplicas": 3})).state,
+            State::Progressing
+        );
+        assert_eq!(
+            says(json!({"replicas": 3}), json!({"replicas": 3, "updatedReplicas": 3, "availableReplicas": 1})).state,
+            State::Progressing
+        );
+        assert_eq!(
+            says(
+                json!({"replicas": 3, "paused": true}),
+                json!({"replicas": 3, "updatedReplicas": 0, "availableReplicas": 3})
+            )
+            .state,
+            State::Idle
+        );
     }
 
     #[test]
     fn the_worst_pod_is_the_evidence() {
-        let pod: Pod = Read::read(&json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"containerStatuses":
-            [{"name": "web", "image": "nope:1", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}}));
+        let pod: Pod = Read::read(
+            &json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"containerStatuses":
+            [{"name": "web", "image": "nope:1", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}}),
+        );
         let deployment = deployment(json!({"replicas": 1}), json!({"replicas": 1, "updatedReplicas": 1}));
         let sentence = sentence(&deployment, &[Arc::new(pod)], NOW);
         assert_eq!(sentence.state, State::Failing);
@@ -238,7 +265,8 @@ mod tests {
 
     #[test]
     fn rolling_back_replaces_the_whole_template() {
-        let set = json!({"spec": {"template": {"metadata": {"labels": {"app": "a", "pod-template-hash": "x"}}, "spec": {}}}});
+        let set =
+            json!({"spec": {"template": {"metadata": {"labels": {"app": "a", "pod-template-hash": "x"}}, "spec": {}}}});
         let patch = roll_back(&set).unwrap();
         assert_eq!(patch[0]["value"]["metadata"]["labels"], json!({"app": "a"}));
     }

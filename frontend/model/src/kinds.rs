@@ -35,7 +35,14 @@ const KNOWN: &[(&str, &str, &str, &str, bool)] = &[
 impl Kind {
     fn known(&(group, version, plural, kind, namespaced): &(&str, &str, &str, &str, bool)) -> Self {
         let verbs = ["create", "delete", "get", "list", "patch", "update", "watch"].map(String::from).into();
-        Self { group: group.into(), version: version.into(), plural: plural.into(), kind: kind.into(), namespaced, verbs }
+        Self {
+            group: group.into(),
+            version: version.into(),
+            plural: plural.into(),
+            kind: kind.into(),
+            namespaced,
+            verbs,
+        }
     }
 
     /// All that are known by heart.
@@ -167,9 +174,15 @@ mod tests {
                 {"version":"v1","resources":[{"resource":"widgets","responseKind":{"kind":"Widget"},"scope":"Namespaced","verbs":["list"]}]}]},
             {"metadata":{"creationTimestamp":null},"versions":[{"version":"v1","resources":[{"resource":"pods","responseKind":{"kind":"Pod"},"scope":"Namespaced","verbs":[]}]}]}]}"#;
         let kinds = discovered(body).unwrap();
-        assert_eq!(kinds.iter().map(|k| (k.slug(), k.version.as_str())).collect::<Vec<_>>(), [("widgets.example.com".into(), "v2"), ("pods".into(), "v1")]);
+        assert_eq!(
+            kinds.iter().map(|k| (k.slug(), k.version.as_str())).collect::<Vec<_>>(),
+            [("widgets.example.com".into(), "v2"), ("pods".into(), "v1")]
+        );
         assert_eq!(Kind::by_slug("widgets.example.com", &kinds).unwrap().kind, "Widget");
-        assert_eq!(Kind::of("example.com/v2", "Widget", &kinds).unwrap().list_path(Some("x")), "/apis/example.com/v2/namespaces/x/widgets");
+        assert_eq!(
+            Kind::of("example.com/v2", "Widget", &kinds).unwrap().list_path(Some("x")),
+            "/apis/example.com/v2/namespaces/x/widgets"
+        );
         assert!(Kind::by_slug("gadgets", &kinds).is_none());
     }
 }

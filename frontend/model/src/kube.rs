@@ -112,7 +112,14 @@ shape!(ContainerStatus {
 shape!(ContainerState { waiting: Option<Waiting>, running: Option<Running>, terminated: Option<Terminated> });
 shape!(Waiting { reason: String, message: String });
 shape!(Running { started_at: String });
-shape!(Terminated { exit_code: i64, signal: i64, reason: String, message: String, started_at: String, finished_at: String });
+shape!(Terminated {
+    exit_code: i64,
+    signal: i64,
+    reason: String,
+    message: String,
+    started_at: String,
+    finished_at: String
+});
 
 shape!(Node { metadata: Meta, spec: NodeSpec, status: NodeStatus });
 shape!(NodeSpec {
@@ -129,7 +136,14 @@ shape!(NodeStatus {
     node_info: NodeInfo,
 });
 shape!(Address { r#type: String, address: String });
-shape!(NodeInfo { kubelet_version: String, os_image: String, kernel_version: String, container_runtime_version: String, architecture: String, operating_system: String });
+shape!(NodeInfo {
+    kubelet_version: String,
+    os_image: String,
+    kernel_version: String,
+    container_runtime_version: String,
+    architecture: String,
+    operating_system: String
+});
 
 shape!(Service { metadata: Meta, spec: ServiceSpec });
 shape!(ServiceSpec {

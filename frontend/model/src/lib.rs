@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod kinds;
 pub mod kube;
 pub mod lines;
+pub mod link;
 pub mod new_app;
 pub mod node;
 pub mod pod;

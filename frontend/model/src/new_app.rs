@@ -40,13 +40,15 @@ impl Form {
     }
 
     fn deployment(&self) -> Value {
-        let mut container = Map::from_iter([("name".into(), self.name().into()), ("image".into(), self.image.trim().into())]);
+        let mut container =
+            Map::from_iter([("name".into(), self.name().into()), ("image".into(), self.image.trim().into())]);
         if let Some(port) = number(&self.port) {
             container.insert("ports".into(), json!([{"containerPort": port}]));
         }
         let environment = environment(&self.environment);
         if !environment.is_empty() {
-            let list: Vec<Value> = environment.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            let list: Vec<Value> =
+                environment.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
             container.insert("env".into(), list.into());
         }
         if let Some(resources) = self.resources() {
@@ -148,9 +150,15 @@ mod tests {
         let documents = yaml::read(&form.yaml()).unwrap();
         let container = &documents[0].value["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["env"], json!([{"name": "A", "value": "1"}, {"name": "B", "value": "x y"}]));
-        assert_eq!(container["resources"], json!({"requests": {"cpu": "250m", "memory": "128Mi"}, "limits": {"memory": "128Mi"}}));
+        assert_eq!(
+            container["resources"],
+            json!({"requests": {"cpu": "250m", "memory": "128Mi"}, "limits": {"memory": "128Mi"}})
+        );
         assert_eq!(documents[0].value["spec"]["replicas"], 3);
-        assert_eq!(documents[1].value["spec"], json!({"selector": {"app": "shop"}, "ports": [{"port": 8080, "targetPort": 8080}]}));
+        assert_eq!(
+            documents[1].value["spec"],
+            json!({"selector": {"app": "shop"}, "ports": [{"port": 8080, "targetPort": 8080}]})
+        );
         assert_eq!(Form { name: String::new(), ..form }.name(), "web-shop");
     }
 

@@ -22,7 +22,9 @@ pub fn sentence(node: &Node, pods: Option<usize>, now: i64) -> Sentence {
         return Sentence::new(State::Unknown, text).evidence(&ready.message).next(Word::NextCheckAgent, None);
     }
     if ready.status != "True" {
-        return Sentence::new(State::Failing, t(Word::NodeNotReady)).evidence(&ready.message).next(Word::NextCheckDocker, None);
+        return Sentence::new(State::Failing, t(Word::NodeNotReady))
+            .evidence(&ready.message)
+            .next(Word::NextCheckDocker, None);
     }
     for (name, word) in [
         ("DiskPressure", Word::NodeDisk),
@@ -34,13 +36,16 @@ pub fn sentence(node: &Node, pods: Option<usize>, now: i64) -> Sentence {
             return Sentence::new(State::Degraded, t(word)).evidence(&pressure.message);
         }
     }
-    let span = time::parse(&ready.last_transition_time).map_or_else(|| t(Word::Unknown).into(), |since| time::span(now - since));
+    let span = time::parse(&ready.last_transition_time)
+        .map_or_else(|| t(Word::Unknown).into(), |since| time::span(now - since));
     if node.spec.unschedulable {
         return Sentence::new(State::Idle, Word::NodeCordoned.with(&[("span", &span)]))
             .next(Word::NextUncordon, Some(Action::Uncordon));
     }
     let text = match pods {
-        Some(pods) => Word::NodeReadyWithPods.with(&[("span", &span), ("pods", &crate::words::plural(Word::Pods, pods as i64))]),
+        Some(pods) => {
+            Word::NodeReadyWithPods.with(&[("span", &span), ("pods", &crate::words::plural(Word::Pods, pods as i64))])
+        }
         None => Word::NodeReady.with(&[("span", &span)]),
     };
     Sentence::new(State::Good, text)
@@ -63,10 +68,22 @@ pub fn checks(node: &Node) -> Vec<Check> {
     };
     let message = |name: &str| condition(&node.status.conditions, name).map(|c| c.message.clone()).unwrap_or_default();
     vec![
-        Check { name: Word::CheckConnected, holds: Some(silent_since(node).is_none()), shown: node.status.node_info.kubelet_version.clone() },
-        Check { name: Word::CheckAddress, holds: address.is_some().then_some(true), shown: address.unwrap_or_default() },
+        Check {
+            name: Word::CheckConnected,
+            holds: Some(silent_since(node).is_none()),
+            shown: node.status.node_info.kubelet_version.clone(),
+        },
+        Check {
+            name: Word::CheckAddress,
+            holds: address.is_some().then_some(true),
+            shown: address.unwrap_or_default(),
+        },
         Check { name: Word::CheckRuntime, holds: (!docker.is_empty()).then_some(true), shown: docker.clone() },
-        Check { name: Word::CheckRange, holds: (!node.spec.pod_cidr.is_empty()).then_some(true), shown: node.spec.pod_cidr.clone() },
+        Check {
+            name: Word::CheckRange,
+            holds: (!node.spec.pod_cidr.is_empty()).then_some(true),
+            shown: node.spec.pod_cidr.clone(),
+        },
         Check { name: Word::CheckDisk, holds: holds("DiskPressure", "False"), shown: String::new() },
         Check { name: Word::CheckReady, holds: holds("Ready", "True"), shown: message("Ready") },
     ]

@@ -42,12 +42,18 @@ pub fn sentence(pod: &Pod, silent_since: Option<&str>, now: i64) -> Sentence {
             return stuck(container, &waiting.reason, &waiting.message, now);
         }
     }
-    let init_failed = status.init_container_statuses.iter().find_map(|c| Some((c, c.state.terminated.as_ref()?))).filter(|(_, t)| t.exit_code != 0);
+    let init_failed = status
+        .init_container_statuses
+        .iter()
+        .find_map(|c| Some((c, c.state.terminated.as_ref()?)))
+        .filter(|(_, t)| t.exit_code != 0);
     if let Some((container, end)) = init_failed {
         return ended(container, end, now);
     }
-    if let Some((container, end)) =
-        status.container_statuses.iter().find_map(|c| Some((c, c.state.terminated.as_ref().filter(|t| t.exit_code != 0)?)))
+    if let Some((container, end)) = status
+        .container_statuses
+        .iter()
+        .find_map(|c| Some((c, c.state.terminated.as_ref().filter(|t| t.exit_code != 0)?)))
     {
         return ended(container, end, now);
     }
@@ -62,7 +68,8 @@ pub fn sentence(pod: &Pod, silent_since: Option<&str>, now: i64) -> Sentence {
 
 fn leaving(pod: &Pod, deleted: &str, silent_since: Option<&str>, now: i64) -> Sentence {
     if silent_since.is_some() {
-        let text = Word::PodLeavingUnconfirmed.with(&[("node", &pod.spec.node_name), ("ago", &time::ago_text(deleted, now))]);
+        let text =
+            Word::PodLeavingUnconfirmed.with(&[("node", &pod.spec.node_name), ("ago", &time::ago_text(deleted, now))]);
         return Sentence::new(State::Unknown, text).next(Word::NextLookAtNode, Some(Action::ShowNodes));
     }
     // The deletion timestamp is when the grace period is over.
@@ -87,10 +94,15 @@ fn failed(pod: &Pod) -> Sentence {
     match end {
         Some((container, end)) => {
             let text = Word::PodFailedContainer.with(&[("container", &container.name), ("exit", &exit(end))]);
-            Sentence::new(State::Failing, text).evidence(end.message.trim()).next(Word::NextReadLogs, Some(Action::Logs))
+            Sentence::new(State::Failing, text)
+                .evidence(end.message.trim())
+                .next(Word::NextReadLogs, Some(Action::Logs))
         }
-        None => Sentence::new(State::Failing, t(Word::PodFailed))
-            .evidence(if status.message.is_empty() { &status.reason } else { &status.message }),
+        None => Sentence::new(State::Failing, t(Word::PodFailed)).evidence(if status.message.is_empty() {
+            &status.reason
+        } else {
+            &status.message
+        }),
     }
 }
 
@@ -143,7 +155,9 @@ fn stuck(container: &ContainerStatus, reason: &str, message: &str, now: i64) -> 
                 ("restarts", &plural(Word::Restarts, container.restart_count)),
             ]);
             let evidence = last.map(|l| l.message.trim()).filter(|m| !m.is_empty()).unwrap_or(message);
-            Sentence::new(State::Failing, text).evidence(evidence).next(Word::NextReadLastLogs, Some(Action::PreviousLogs))
+            Sentence::new(State::Failing, text)
+                .evidence(evidence)
+                .next(Word::NextReadLastLogs, Some(Action::PreviousLogs))
         }
         "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError" => {
             let word = match reason {
@@ -200,9 +214,7 @@ fn running(pod: &Pod, now: i64) -> Sentence {
                 ("exit", &exit(last)),
             ]),
         ),
-        None => {
-            Sentence::new(State::Good, Word::PodRunning.with(&[("node", &pod.spec.node_name), ("ago", &since)]))
-        }
+        None => Sentence::new(State::Good, Word::PodRunning.with(&[("node", &pod.spec.node_name), ("ago", &since)])),
     }
 }
 
@@ -285,7 +297,10 @@ mod tests {
     #[test]
     fn pending_for_want_of_room_says_so_with_the_schedulers_words() {
         let message = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available";
-        let pod = pod(json!({}), json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}));
+        let pod = pod(
+            json!({}),
+            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}),
+        );
         let sentence = sentence(&pod, None, NOW);
         assert_eq!(sentence.state, State::Degraded);
         assert!(sentence.text.contains("5 minutes"), "{}", sentence.text);
@@ -296,8 +311,11 @@ mod tests {
     #[test]
     fn pending_because_of_other_pods_is_not_for_want_of_labels() {
         let say = |reason: &str| {
-            let message = format!("0/2 nodes are available: 2 {reason}. preemption: 0/2 nodes are available: 2 Insufficient cpu.");
-            let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
+            let message = format!(
+                "0/2 nodes are available: 2 {reason}. preemption: 0/2 nodes are available: 2 Insufficient cpu."
+            );
+            let condition =
+                json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
             says(&pod(json!({}), json!({"phase": "Pending", "conditions": [condition]}))).1
         };
         for (reason, word) in [
@@ -313,7 +331,11 @@ mod tests {
 
     #[test]
     fn a_crash_loop_names_container_code_and_restarts() {
-        let pod = waiting("CrashLoopBackOff", "back-off 40s", json!({"terminated": {"exitCode": 1, "message": "panic: no database\n", "finishedAt": "2025-12-31T23:59:00Z"}}));
+        let pod = waiting(
+            "CrashLoopBackOff",
+            "back-off 40s",
+            json!({"terminated": {"exitCode": 1, "message": "panic: no database\n", "finishedAt": "2025-12-31T23:59:00Z"}}),
+        );
         let sentence = sentence(&pod, None, NOW);
         assert_eq!(sentence.state, State::Failing);
         for part in ["web", "code 1", "1 minute ago", "4 restarts"] {
@@ -333,7 +355,9 @@ mod tests {
 
     #[test]
     fn nothing_on_a_silent_node_is_called_healthy() {
-        let pod = placed(json!({"phase": "Running", "containerStatuses": [{"name": "web", "ready": true, "state": {"running": {"startedAt": "2025-12-31T23:56:00Z"}}}]}));
+        let pod = placed(
+            json!({"phase": "Running", "containerStatuses": [{"name": "web", "ready": true, "state": {"running": {"startedAt": "2025-12-31T23:56:00Z"}}}]}),
+        );
         assert_eq!(says(&pod).0, State::Good);
         let silent = sentence(&pod, Some("2025-12-31T23:57:00Z"), NOW);
         assert_eq!(silent.state, State::Unknown);
@@ -343,10 +367,15 @@ mod tests {
     #[test]
     fn starting_is_progress_and_not_ready_is_not_good() {
         assert_eq!(says(&waiting("ContainerCreating", "", json!({}))).0, State::Progressing);
-        let unready = placed(json!({"phase": "Running", "containerStatuses": [{"name": "web", "ready": false, "state": {"running": {"startedAt": "2025-12-31T23:56:00Z"}}}]}));
+        let unready = placed(
+            json!({"phase": "Running", "containerStatuses": [{"name": "web", "ready": false, "state": {"running": {"startedAt": "2025-12-31T23:56:00Z"}}}]}),
+        );
         assert_eq!(says(&unready).0, State::Degraded);
         assert_eq!(says(&placed(json!({"phase": "Succeeded"}))).0, State::Idle);
-        assert_eq!(says(&placed(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}))).0, State::Failing);
+        assert_eq!(
+            says(&placed(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}))).0,
+            State::Failing
+        );
     }
 
     #[test]
@@ -366,6 +395,9 @@ mod tests {
         assert!(exit(&end(127)).contains("not found"));
         assert!(exit(&end(133)).contains("signal 5"));
         assert!(exit(&end(42)).contains("42"));
-        assert!(exit(&Terminated { reason: "OOMKilled".into(), exit_code: 137, ..Terminated::default() }).contains("memory"));
+        assert!(
+            exit(&Terminated { reason: "OOMKilled".into(), exit_code: 137, ..Terminated::default() })
+                .contains("memory")
+        );
     }
 }

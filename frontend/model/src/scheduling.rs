@@ -67,7 +67,10 @@ mod tests {
     #[test]
     fn says_how_it_came_out() {
         let read = |tree| Scheduling::read(&tree).sentence();
-        assert_eq!(read(json!({"nodeName": "a", "nodes": 5, "feasibleNodes": 3})), "Chosen out of 3 that would do, of 5 nodes.");
+        assert_eq!(
+            read(json!({"nodeName": "a", "nodes": 5, "feasibleNodes": 3})),
+            "Chosen out of 3 that would do, of 5 nodes."
+        );
         assert_eq!(
             read(json!({"nominatedNodeName": "a", "victims": ["d/x", "d/y"], "nodes": 1})),
             "Room is being made on a: d/x, d/y have to go."

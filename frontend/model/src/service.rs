@@ -49,12 +49,15 @@ pub fn sentence(service: &Service, slices: Option<&[Arc<EndpointSlice>]>) -> Sen
     let ready = backends.iter().filter(|b| b.ready).count();
     match (ready, backends.len()) {
         (0, 0) if service.spec.selector.is_empty() => Sentence::new(State::Idle, t(Word::ServiceNoSelector)),
-        (0, 0) => Sentence::new(State::Failing, t(Word::ServiceNobody)).next(Word::NextSelector, Some(Action::EditYaml)),
+        (0, 0) => {
+            Sentence::new(State::Failing, t(Word::ServiceNobody)).next(Word::NextSelector, Some(Action::EditYaml))
+        }
         (0, all) => Sentence::new(State::Failing, Word::ServiceNoneReady.with(&[("all", &all)]))
             .next(Word::NextLookAtPods, Some(Action::ShowPods)),
-        (ready, all) if ready == all => {
-            Sentence::new(State::Good, Word::ServiceServing.with(&[("ready", &crate::words::plural(Word::Endpoints, ready as i64))]))
-        }
+        (ready, all) if ready == all => Sentence::new(
+            State::Good,
+            Word::ServiceServing.with(&[("ready", &crate::words::plural(Word::Endpoints, ready as i64))]),
+        ),
         (ready, all) => Sentence::new(State::Degraded, Word::ServicePartly.with(&[("ready", &ready), ("all", &all)])),
     }
 }
@@ -85,7 +88,11 @@ mod tests {
         Read::read(&json!({"metadata": {"name": "s"}, "spec": spec}))
     }
     fn slice(ready: &[Value]) -> Arc<EndpointSlice> {
-        let endpoints: Vec<_> = ready.iter().enumerate().map(|(n, r)| json!({"addresses": [format!("10.0.0.{n}")], "conditions": {"ready": r}})).collect();
+        let endpoints: Vec<_> = ready
+            .iter()
+            .enumerate()
+            .map(|(n, r)| json!({"addresses": [format!("10.0.0.{n}")], "conditions": {"ready": r}}))
+            .collect();
         Arc::new(Read::read(&json!({"endpoints": endpoints, "ports": [{"port": 80}]})))
     }
 
@@ -103,7 +110,9 @@ mod tests {
 
     #[test]
     fn ports_read_left_to_right() {
-        let service = service(json!({"ports": [{"port": 80, "targetPort": "http", "protocol": "TCP", "name": "web"}, {"port": 53, "targetPort": 53, "protocol": "UDP", "nodePort": 30053}]}));
+        let service = service(
+            json!({"ports": [{"port": 80, "targetPort": "http", "protocol": "TCP", "name": "web"}, {"port": 53, "targetPort": 53, "protocol": "UDP", "nodePort": 30053}]}),
+        );
         assert_eq!(ports(&service), ["80 → http/TCP (web)", "53:30053/UDP"]);
     }
 }

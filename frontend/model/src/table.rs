@@ -41,7 +41,16 @@ macro_rules! items {
         }
     })* };
 }
-items!(kube::Deployment, kube::ReplicaSet, kube::Pod, kube::Node, kube::Service, kube::EndpointSlice, kube::Event, kube::Any);
+items!(
+    kube::Deployment,
+    kube::ReplicaSet,
+    kube::Pod,
+    kube::Node,
+    kube::Service,
+    kube::EndpointSlice,
+    kube::Event,
+    kube::Any
+);
 
 /// A whole object as it came, for YAML: kept as a tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -400,7 +409,8 @@ mod tests {
             .iter()
             .map(|(name, ready, status)| json!({"cells": [name, ready, status, "3 (5m ago)", "9m"], "object": {"metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"app": "web"}}}}))
             .collect();
-        let columns: Vec<_> = ["Name", "Ready", "Status", "Restarts", "Age"].map(|n| json!({"name": n, "type": "string"})).into();
+        let columns: Vec<_> =
+            ["Name", "Ready", "Status", "Restarts", "Age"].map(|n| json!({"name": n, "type": "string"})).into();
         json!({"kind": "Table", "columnDefinitions": columns, "rows": rows}).to_string()
     }
 
@@ -473,7 +483,8 @@ mod tests {
             ]),
         )
         .unwrap();
-        let states: Vec<_> = live.items.values().map(|row| row_state("Pod", row, &live.columns, i64::MAX).unwrap()).collect();
+        let states: Vec<_> =
+            live.items.values().map(|row| row_state("Pod", row, &live.columns, i64::MAX).unwrap()).collect();
         use State::*;
         assert_eq!(states, [Good, Degraded, Failing, Progressing, Idle, Progressing, Failing, Unknown]);
         let row = live.get("default", "a").unwrap();

@@ -32,7 +32,8 @@ const MAX_VALUES: usize = 200_000;
 
 /// Reads all documents; empty ones (a file that begins with `---`) are left out.
 pub fn read(text: &str) -> Result<Vec<Document>, SyntaxError> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), lines: BTreeMap::new(), values: 0 };
+    let mut reader =
+        Reader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), lines: BTreeMap::new(), values: 0 };
     let mut documents = Vec::new();
     let source: Vec<&str> = text.split('\n').collect();
     let mut start = 1;
@@ -204,7 +205,8 @@ fn plain(text: &str) -> Value {
         if let Ok(number) = text.strip_prefix('+').unwrap_or(text).parse::<i64>() {
             return Value::Number(number.into());
         }
-        let radix = |prefix: &str, radix| unsigned.strip_prefix(prefix).and_then(|d| i64::from_str_radix(d, radix).ok());
+        let radix =
+            |prefix: &str, radix| unsigned.strip_prefix(prefix).and_then(|d| i64::from_str_radix(d, radix).ok());
         if let Some(number) = radix("0x", 16).or_else(|| radix("0o", 8)).filter(|_| unsigned.len() == text.len()) {
             return Value::Number(number.into());
         }
@@ -371,7 +373,13 @@ fn scalar(out: &mut String, value: &Value, depth: usize) {
     match value {
         Value::String(s) if s.contains('\n') && block_can_carry(s) => {
             // `-`: no line end at the end, `+`: more than one.
-            let chomp = if !s.ends_with('\n') { "-" } else if s.ends_with("\n\n") || s == "\n" { "+" } else { "" };
+            let chomp = if !s.ends_with('\n') {
+                "-"
+            } else if s.ends_with("\n\n") || s == "\n" {
+                "+"
+            } else {
+                ""
+            };
             out.push('|');
             out.push_str(chomp);
             let body = s.strip_suffix('\n').unwrap_or(s);
@@ -392,7 +400,11 @@ fn scalar(out: &mut String, value: &Value, depth: usize) {
 fn block_can_carry(s: &str) -> bool {
     !s.starts_with([' ', '\n', '\t'])
         && !s.contains("\r")
-        && s.chars().all(|c| c == '\n' || c == '\t' || !c.is_control() && c != '\u{feff}' && !('\u{2028}'..='\u{2029}').contains(&c) && c != '\u{85}')
+        && s.chars().all(|c| {
+            c == '\n'
+                || c == '\t'
+                || !c.is_control() && c != '\u{feff}' && !('\u{2028}'..='\u{2029}').contains(&c) && c != '\u{85}'
+        })
 }
 
 fn text(out: &mut String, s: &str) {
@@ -413,7 +425,9 @@ fn needs_quotes(s: &str) -> bool {
         || s.ends_with([' ', '\t', ':'])
         || s.contains(": ")
         || s.contains(" #")
-        || s.chars().any(|c| c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'))
+        || s.chars().any(|c| {
+            c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+        })
         || s.contains(['{', '}', '[', ']', ',']) && s.starts_with(['{', '['])
 }
 
@@ -425,7 +439,14 @@ fn safe_start(s: &str) -> bool {
             s.bytes().any(|b| b.is_ascii_alphabetic() && !b"eExXoObBaAcCdDfF_tTzZ".contains(&b)) && !s.contains(':')
                 || s.bytes().filter(|b| *b == b'.').count() > 2 && s.bytes().all(|b| b.is_ascii_digit() || b == b'.')
         }
-        b'-' => s.len() > 1 && s.as_bytes()[1..].iter().any(u8::is_ascii_alphabetic) && !s.as_bytes()[1].is_ascii_digit() && s.as_bytes()[1] != b' ' && s.as_bytes()[1] != b'.' && s != "---",
+        b'-' => {
+            s.len() > 1
+                && s.as_bytes()[1..].iter().any(u8::is_ascii_alphabetic)
+                && !s.as_bytes()[1].is_ascii_digit()
+                && s.as_bytes()[1] != b' '
+                && s.as_bytes()[1] != b'.'
+                && s != "---"
+        }
         _ => false,
     }
 }
@@ -480,8 +501,14 @@ mod tests {
 
     #[test]
     fn scalars_follow_the_core_schema() {
-        let value = &read("a: 1\nb: 1.5\nc: yes\nd: ~\ne: 0x1f\nf: '1'\ng: 10.0.0.1\nh: !!str 7\ni: true\nj: 1e3\nk: 100m\n").unwrap()[0].value;
-        assert_eq!(value, &json!({"a": 1, "b": 1.5, "c": "yes", "d": null, "e": 31, "f": "1", "g": "10.0.0.1", "h": "7", "i": true, "j": 1000.0, "k": "100m"}));
+        let value =
+            &read("a: 1\nb: 1.5\nc: yes\nd: ~\ne: 0x1f\nf: '1'\ng: 10.0.0.1\nh: !!str 7\ni: true\nj: 1e3\nk: 100m\n")
+                .unwrap()[0]
+                .value;
+        assert_eq!(
+            value,
+            &json!({"a": 1, "b": 1.5, "c": "yes", "d": null, "e": 31, "f": "1", "g": "10.0.0.1", "h": "7", "i": true, "j": 1000.0, "k": "100m"})
+        );
     }
 
     #[test]

@@ -50,14 +50,18 @@ async fn apply_one(scope: Scope, document: &Document, dry_run: bool) -> Result<D
     let kind = scope.discovered.with_untracked(|d| Kind::of(&subject.api_version, &subject.kind, d));
     let kind = kind.ok_or_else(|| {
         let line = document.line_of("kind");
-        vec![Mark { line, message: Word::UnknownKind.with(&[("kind", &subject.kind), ("version", &subject.api_version)]) }]
+        vec![Mark {
+            line,
+            message: Word::UnknownKind.with(&[("kind", &subject.kind), ("version", &subject.api_version)]),
+        }]
     })?;
     let namespace = match (kind.namespaced, subject.namespace.as_str()) {
         (false, _) => String::new(),
         (true, "") => scope.namespace.get_untracked().unwrap_or_else(|| "default".into()),
         (true, given) => given.to_string(),
     };
-    let query = format!("?fieldValidation=Strict&fieldManager=longshore-page{}", if dry_run { "&dryRun=All" } else { "" });
+    let query =
+        format!("?fieldValidation=Strict&fieldManager=longshore-page{}", if dry_run { "&dryRun=All" } else { "" });
     let list = kind.list_path(Some(&namespace));
     let path = format!("{list}/{}", segment(&subject.name));
     let mut warnings = Vec::new();
@@ -83,9 +87,14 @@ async fn apply_one(scope: Scope, document: &Document, dry_run: bool) -> Result<D
         None if dry_run => (Word::Created, None),
         None => {
             let body = apply::to_create(&document.value).to_string();
-            (Word::Created, Some(scope.send("POST", &format!("{list}{query}"), Some((http::JSON, body))).await.map_err(at)?))
+            (
+                Word::Created,
+                Some(scope.send("POST", &format!("{list}{query}"), Some((http::JSON, body))).await.map_err(at)?),
+            )
         }
-        Some(Some(patch)) => (Word::Changed, Some(scope.patch(&format!("{path}{query}"), MERGE_PATCH, patch).await.map_err(at)?)),
+        Some(Some(patch)) => {
+            (Word::Changed, Some(scope.patch(&format!("{path}{query}"), MERGE_PATCH, patch).await.map_err(at)?))
+        }
         Some(None) => (Word::Unchanged, None),
     };
     warnings.extend(answer.map(|a| a.warnings).unwrap_or_default());

@@ -42,7 +42,8 @@ pub fn scope() -> Scope {
 
 impl Scope {
     async fn discover(self, cluster: ClusterId) {
-        const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList, application/json";
+        const AGGREGATED: &str =
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList, application/json";
         let mut kinds = Vec::new();
         for root in ["/api", "/apis"] {
             let path = format!("/clusters/{cluster}{root}");
@@ -126,7 +127,10 @@ pub fn query_part(name: &'static str) -> (Memo<String>, impl Fn(String) + Clone 
             map.insert(name, new);
         }
         let to = format!("{}{}", location.pathname.get_untracked(), map.to_query_string());
-        navigate(&to, leptos_router::NavigateOptions { replace: true, scroll: false, resolve: false, ..Default::default() });
+        navigate(
+            &to,
+            leptos_router::NavigateOptions { replace: true, scroll: false, resolve: false, ..Default::default() },
+        );
     };
     (value, set)
 }

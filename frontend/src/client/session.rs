@@ -9,7 +9,9 @@ use std::cell::Cell;
 pub enum Signed {
     /// Not asked yet: the skeleton stays.
     Unknown,
-    Out { expired: bool },
+    Out {
+        expired: bool,
+    },
     In(Session),
     /// The server could not be asked.
     Unreachable,

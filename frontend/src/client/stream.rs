@@ -23,12 +23,18 @@ pub enum Freshness {
     Connecting,
     Live,
     /// Lost at this time (the page's clock); trying again.
-    Reconnecting { since: f64 },
+    Reconnecting {
+        since: f64,
+    },
 }
 
 /// What a subscriber hears.
 pub enum Message<'a> {
-    Page { first: bool, last: bool, body: &'a str },
+    Page {
+        first: bool,
+        last: bool,
+        body: &'a str,
+    },
     Changes(&'a [&'a str]),
     Log(&'a str),
     /// The server can't serve it for now and tries again.
@@ -252,7 +258,12 @@ fn lost() {
 fn watchdog() {
     let silent = with(|c| {
         let limit = (2 * BEAT_SECONDS * 1000) as f64;
-        if c.socket.is_some() && js_sys::Date::now() - c.heard > limit { c.open = false; c.socket.take() } else { None }
+        if c.socket.is_some() && js_sys::Date::now() - c.heard > limit {
+            c.open = false;
+            c.socket.take()
+        } else {
+            None
+        }
     });
     if let Some(socket) = silent {
         let _ = socket.close();

@@ -126,7 +126,8 @@ pub fn Confirm(
     #[prop(into)] text: Signal<String>,
     #[prop(into)] button: Signal<String>,
     /// Empty: a press is enough.
-    #[prop(optional, into)] typed: String,
+    #[prop(optional, into)]
+    typed: String,
     on_confirm: Callback<()>,
 ) -> impl IntoView {
     let given = RwSignal::new(String::new());
@@ -185,7 +186,12 @@ pub fn Copy(
             }
             if wasm_bindgen_futures::JsFuture::from(clipboard.write_text(&text)).await.is_ok() {
                 copied.set(true);
-                set_timeout(move || { copied.try_set(false); }, Duration::from_secs(2));
+                set_timeout(
+                    move || {
+                        copied.try_set(false);
+                    },
+                    Duration::from_secs(2),
+                );
             }
         });
     };

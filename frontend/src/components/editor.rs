@@ -40,7 +40,10 @@ pub fn Editor(
             "Tab" if !event.shift_key() && area.dataset_escaped() => {}
             "Tab" if !event.shift_key() => {
                 event.prevent_default();
-                let (start, end) = (area.selection_start().ok().flatten().unwrap_or(0), area.selection_end().ok().flatten().unwrap_or(0));
+                let (start, end) = (
+                    area.selection_start().ok().flatten().unwrap_or(0),
+                    area.selection_end().ok().flatten().unwrap_or(0),
+                );
                 if area.set_range_text_with_start_and_end("  ", start, end).is_ok() {
                     let _ = area.set_selection_range(start + 2, start + 2);
                     text.set(area.value());
@@ -52,7 +55,8 @@ pub fn Editor(
     };
     let jump = move |line: usize| {
         if let Some(area) = area.get_untracked() {
-            let start: usize = area.value().split('\n').take(line.saturating_sub(1)).map(|l| l.encode_utf16().count() + 1).sum();
+            let start: usize =
+                area.value().split('\n').take(line.saturating_sub(1)).map(|l| l.encode_utf16().count() + 1).sum();
             let _ = area.focus();
             let _ = area.set_selection_range(start as u32, start as u32);
             let height = area.scroll_height() / (count.get_untracked().max(1) as i32);

@@ -67,22 +67,34 @@ pub fn LogView(
         let subscription = stream::subscribe(frame, move |message| match message {
             Message::Log(text) => {
                 // A burst of frames is one repaint.
-                let first = waiting.try_update_value(|w| { let first = w.is_empty(); w.push_str(text); first });
+                let first = waiting.try_update_value(|w| {
+                    let first = w.is_empty();
+                    w.push_str(text);
+                    first
+                });
                 if first == Some(true) {
-                    set_timeout(move || {
-                        let text = waiting.try_update_value(std::mem::take).unwrap_or_default();
-                        lines.try_update(|l| l.push(&text));
-                    }, Duration::from_millis(40));
+                    set_timeout(
+                        move || {
+                            let text = waiting.try_update_value(std::mem::take).unwrap_or_default();
+                            lines.try_update(|l| l.push(&text));
+                        },
+                        Duration::from_millis(40),
+                    );
                 }
             }
             Message::End(status) => {
-                set_timeout(move || {
-                    lines.try_update(Lines::end);
-                    ended.try_set(Some(status.as_ref().map(|s| s.message.clone())));
-                }, Duration::from_millis(60));
+                set_timeout(
+                    move || {
+                        lines.try_update(Lines::end);
+                        ended.try_set(Some(status.as_ref().map(|s| s.message.clone())));
+                    },
+                    Duration::from_millis(60),
+                );
             }
             // The connection was lost: what was missed is unknown, so the tail is asked for again.
-            Message::Resumed => { lines.try_set(Lines::default()); }
+            Message::Resumed => {
+                lines.try_set(Lines::default());
+            }
             _ => {}
         });
         held.set_value(Some(SendWrapper::new(subscription)));
@@ -182,7 +194,9 @@ pub fn save(name: &str, text: &str) {
     let parts = js_sys::Array::of1(&text.into());
     let Ok(blob) = web_sys::Blob::new_with_str_sequence(&parts) else { return };
     let Ok(url) = web_sys::Url::create_object_url_with_blob(&blob) else { return };
-    if let Some(link) = document().create_element("a").ok().and_then(|e| e.dyn_into::<web_sys::HtmlAnchorElement>().ok()) {
+    if let Some(link) =
+        document().create_element("a").ok().and_then(|e| e.dyn_into::<web_sys::HtmlAnchorElement>().ok())
+    {
         link.set_href(&url);
         link.set_download(&segment(name));
         link.click();

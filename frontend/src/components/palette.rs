@@ -63,7 +63,8 @@ fn Search(open: RwSignal<bool>) -> impl IntoView {
             let rows = live::watch::<Row>(move || {
                 let kind = Kind::by_slug(slug, &[])?;
                 // Nothing is asked for before there is something to look for.
-                (text.with(|t| t.trim().len()) > 1).then(|| Query::new(&scope.cluster.get(), kind.list_path(None)).table())
+                (text.with(|t| t.trim().len()) > 1)
+                    .then(|| Query::new(&scope.cluster.get(), kind.list_path(None)).table())
             });
             (*shape, *slug, rows)
         })

@@ -38,8 +38,7 @@ pub struct Overlays {
 #[component]
 pub fn Shell(children: Children) -> impl IntoView {
     let scope = provide_scope();
-    let overlays =
-        Overlays { palette: RwSignal::new(false), keys: RwSignal::new(false), drawer: RwSignal::new(false) };
+    let overlays = Overlays { palette: RwSignal::new(false), keys: RwSignal::new(false), drawer: RwSignal::new(false) };
     provide_context(overlays);
     provide_context(crate::pages::apply::Draft(RwSignal::new(None)));
     let handle = window_event_listener(ev::keydown, move |event| shortcuts(&event, overlays));
@@ -85,9 +84,7 @@ pub fn is_typing(event: &ev::KeyboardEvent) -> bool {
 #[component]
 fn Rail(scope: Scope, overlays: Overlays) -> impl IntoView {
     let location = use_location();
-    let current = Memo::new(move |_| {
-        location.pathname.with(|p| p.split('/').nth(3).unwrap_or_default().to_string())
-    });
+    let current = Memo::new(move |_| location.pathname.with(|p| p.split('/').nth(3).unwrap_or_default().to_string()));
     let link = move |(shape, word, slug, _): &(Icon, Word, &'static str, bool)| {
         let (shape, word, slug) = (*shape, *word, *slug);
         let href = move || if slug.is_empty() { scope.home() } else { scope.list(slug) };
@@ -129,7 +126,13 @@ fn ClusterName(scope: Scope) -> impl IntoView {
     let navigate = leptos_router::hooks::use_navigate();
     let clusters = move || {
         let session = session::session().map(|s| s.organizations).unwrap_or_default();
-        session.into_iter().flat_map(|o| { let name = o.name.clone(); o.clusters.into_iter().map(move |c| (name.clone(), c)) }).collect::<Vec<_>>()
+        session
+            .into_iter()
+            .flat_map(|o| {
+                let name = o.name.clone();
+                o.clusters.into_iter().map(move |c| (name.clone(), c))
+            })
+            .collect::<Vec<_>>()
     };
     view! {
         {move || {
@@ -157,7 +160,8 @@ fn ClusterName(scope: Scope) -> impl IntoView {
 fn NamespaceSwitch(scope: Scope) -> impl IntoView {
     let namespaces = live::watch::<Row>(move || Some(Query::new(&scope.cluster.get(), "/api/v1/namespaces").table()));
     let (_, set) = query_part("ns");
-    let names = Memo::new(move |_| namespaces.data.with(|d| d.items.keys().map(|k| k.name.clone()).collect::<Vec<_>>()));
+    let names =
+        Memo::new(move |_| namespaces.data.with(|d| d.items.keys().map(|k| k.name.clone()).collect::<Vec<_>>()));
     let options = move || {
         let chosen = scope.namespace.get();
         let mut names = names.get();
@@ -165,10 +169,13 @@ fn NamespaceSwitch(scope: Scope) -> impl IntoView {
         if let Some(chosen) = chosen.as_ref().filter(|c| !names.contains(c)) {
             names.push(chosen.clone());
         }
-        names.into_iter().map(|name| {
-            let selected = chosen.as_ref() == Some(&name);
-            view! { <option value=name.clone() selected=selected>{name.clone()}</option> }
-        }).collect_view()
+        names
+            .into_iter()
+            .map(|name| {
+                let selected = chosen.as_ref() == Some(&name);
+                view! { <option value=name.clone() selected=selected>{name.clone()}</option> }
+            })
+            .collect_view()
     };
     view! {
         <select class="select" aria-label=t(Word::Namespace) data-testid="namespace" on:change=move |e| set(event_target_value(&e))>
@@ -193,7 +200,11 @@ fn LiveDot() -> impl IntoView {
         Freshness::Reconnecting { since } => {
             live::now();
             let silent = js_sys::Date::now() - since;
-            if silent < 5_000.0 { t(Word::Reconnecting).into() } else { Word::StaleSince.with(&[("span", &time::span(silent as i64))]) }
+            if silent < 5_000.0 {
+                t(Word::Reconnecting).into()
+            } else {
+                Word::StaleSince.with(&[("span", &time::span(silent as i64))])
+            }
         }
     });
     view! {
@@ -211,9 +222,11 @@ fn Profile(overlays: Overlays) -> impl IntoView {
     let open = RwSignal::new(false);
     let theme = theme::theme();
     let email = move || session::session().map(|s| s.user.email).unwrap_or_default();
-    let choice = move |value: Theme, shape: Icon, word: Word| view! {
-        <button class="menu-item" role="menuitemradio" aria-checked=move || (theme.get() == value).to_string()
-            on:click=move |_| theme.set(value)>{icon(shape)}{t(word)}</button>
+    let choice = move |value: Theme, shape: Icon, word: Word| {
+        view! {
+            <button class="menu-item" role="menuitemradio" aria-checked=move || (theme.get() == value).to_string()
+                on:click=move |_| theme.set(value)>{icon(shape)}{t(word)}</button>
+        }
     };
     view! {
         <div class="menu-anchor" on:keydown=move |e| if e.key() == "Escape" { open.set(false) }

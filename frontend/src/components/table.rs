@@ -12,8 +12,8 @@ use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
 use longshore_page_model::kinds::Kind;
 use longshore_page_model::state::State;
-use longshore_page_model::time;
 use longshore_page_model::table::{self, Column, Key, Row, Sort};
+use longshore_page_model::time;
 use std::sync::Arc;
 
 /// Up to so many rows all are drawn, so that the browser's own search finds them.
@@ -32,7 +32,8 @@ struct Shown {
 
 /// Columns with priority 0, and those that are worth their place although kubectl only shows them with `-o wide`.
 fn shown_columns(kind: &str, columns: &[Column], with_namespace: bool) -> Vec<Shown> {
-    let worth = |name: &str| matches!((kind, name), ("Deployment", "Images") | ("Pod", "Node") | ("Node", "Internal-IP"));
+    let worth =
+        |name: &str| matches!((kind, name), ("Deployment", "Images") | ("Pod", "Node") | ("Node", "Internal-IP"));
     let mut shown: Vec<Shown> = columns
         .iter()
         .enumerate()
@@ -77,7 +78,9 @@ pub fn ResourceTable(
             if let Some(sort) = &sort {
                 table::sort(&mut rows, &data.columns, sort);
             }
-            rows.iter().map(|r| Key { namespace: r.metadata.namespace.clone(), name: r.metadata.name.clone() }).collect::<Vec<_>>()
+            rows.iter()
+                .map(|r| Key { namespace: r.metadata.namespace.clone(), name: r.metadata.name.clone() })
+                .collect::<Vec<_>>()
         })
     });
     let height = if phone() { ROW_PHONE } else { ROW_WIDE };
@@ -120,7 +123,13 @@ pub fn ResourceTable(
                 let key = at.and_then(|i| keys.with_untracked(|k| k.get(i).cloned()));
                 if let Some(key) = key {
                     let href = slug.with_value(|s| scope.object(s, &key.namespace, &key.name));
-                    let join = if query.is_empty() { "" } else if href.contains('?') { "&" } else { "?" };
+                    let join = if query.is_empty() {
+                        ""
+                    } else if href.contains('?') {
+                        "&"
+                    } else {
+                        "?"
+                    };
                     navigate(&format!("{href}{join}{query}"), Default::default());
                 }
             };
@@ -147,11 +156,16 @@ pub fn ResourceTable(
 
     let head = move || {
         let set_sort = set_sort.clone();
-        columns.get().into_iter().map(move |shown| head_cell(shown.column, sort, embedded, set_sort.clone())).collect_view()
+        columns
+            .get()
+            .into_iter()
+            .map(move |shown| head_cell(shown.column, sort, embedded, set_sort.clone()))
+            .collect_view()
     };
     let span = move || columns.with(Vec::len).to_string();
     let before = move || format!("height:{}px", window.get().0 as f64 * height);
-    let after = move || format!("height:{}px", (keys.with(Vec::len) - window.get().1.min(keys.with(Vec::len))) as f64 * height);
+    let after =
+        move || format!("height:{}px", (keys.with(Vec::len) - window.get().1.min(keys.with(Vec::len))) as f64 * height);
     let visible = move || {
         let (start, end) = window.get();
         keys.with(|k| (start..end.min(k.len())).map(|i| (i, k[i].clone())).collect::<Vec<_>>())
@@ -272,7 +286,12 @@ fn TableRow(
                     let (href, name) = (href.clone(), name.clone());
                     // One mark a row: where a column says the state in words, it stands there.
                     let elsewhere = columns.with_untracked(|c| c.iter().any(|c| c.column.name == "Status"));
-                    let mark = move || state.get().filter(|_| !elsewhere).map(|_| view! { <Mark state=Signal::derive(move || state.get().unwrap_or_default())/> });
+                    let mark = move || {
+                        state
+                            .get()
+                            .filter(|_| !elsewhere)
+                            .map(|_| view! { <Mark state=Signal::derive(move || state.get().unwrap_or_default())/> })
+                    };
                     return view! { <td class="cell-name"><a href=href>{mark}<span>{name}</span></a></td> }.into_any();
                 }
                 cell_view(shown, row, state, namespace)
@@ -309,7 +328,9 @@ fn cell_view(
         "Ready" => {
             let ratio = Memo::new(move |_| table::ratio(&text.get()));
             let bar = move || match ratio.get() {
-                Some(_) => view! { <ReadyBar ready=Signal::derive(move || ratio.get().unwrap_or_default())/> }.into_any(),
+                Some(_) => {
+                    view! { <ReadyBar ready=Signal::derive(move || ratio.get().unwrap_or_default())/> }.into_any()
+                }
                 None => view! { {move || text.get()} }.into_any(),
             };
             view! { <td class="cell-ready" data-label=name>{bar}</td> }.into_any()
@@ -323,7 +344,8 @@ fn cell_view(
             let class = if number { "cell-number" } else { "cell-text mono" };
             let absent = move || text.with(|t| matches!(t.as_str(), "" | "<none>" | "<unknown>"));
             let shown = move || if absent() { "–".to_string() } else { text.get() };
-            view! { <td class=class class:quiet=absent data-label=name title=move || text.get()>{shown}</td> }.into_any()
+            view! { <td class=class class:quiet=absent data-label=name title=move || text.get()>{shown}</td> }
+                .into_any()
         }
     }
 }

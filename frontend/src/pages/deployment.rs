@@ -17,7 +17,8 @@ use longshore_page_model::table::Row;
 use serde_json::json;
 
 fn of(subject: Subject, slug: &str) -> Query {
-    let path = Kind::by_slug(slug, &[]).map(|k| subject.namespace.with_value(|ns| k.list_path(Some(ns)))).unwrap_or_default();
+    let path =
+        Kind::by_slug(slug, &[]).map(|k| subject.namespace.with_value(|ns| k.list_path(Some(ns)))).unwrap_or_default();
     Query::new(&subject.scope.cluster.get(), path)
 }
 
@@ -62,7 +63,12 @@ pub fn Overview(subject: Subject) -> impl IntoView {
 }
 
 fn pause(subject: Subject, paused: bool) {
-    subject.patch(subject.path(), MERGE_PATCH, json!({"spec": {"paused": paused}}), t(if paused { Word::Paused } else { Word::Resumed }));
+    subject.patch(
+        subject.path(),
+        MERGE_PATCH,
+        json!({"spec": {"paused": paused}}),
+        t(if paused { Word::Paused } else { Word::Resumed }),
+    );
 }
 
 #[component]
@@ -74,15 +80,25 @@ pub fn Actions(subject: Subject) -> impl IntoView {
     let paused = Memo::new(move |_| deployment.with(|d| d.as_ref().is_some_and(|d| d.spec.paused)));
     let restart = move |_| {
         let now = js_sys::Date::new_0().to_iso_string().as_string().unwrap_or_default();
-        let body = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
+        let body =
+            json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
         subject.patch(subject.path(), MERGE_PATCH, body, t(Word::Restarting));
     };
-    let first = move || deployment.with_untracked(|d| d.as_ref().and_then(|d| d.spec.template.spec.containers.first().cloned())).unwrap_or_default();
+    let first = move || {
+        deployment
+            .with_untracked(|d| d.as_ref().and_then(|d| d.spec.template.spec.containers.first().cloned()))
+            .unwrap_or_default()
+    };
     let scale = move |event: leptos::ev::SubmitEvent| {
         event.prevent_default();
         if let Ok(n) = replicas.get_untracked().trim().parse::<u32>() {
             scaling.set(false);
-            subject.patch(format!("{}/scale", subject.path()), MERGE_PATCH, json!({"spec": {"replicas": n}}), t(Word::Scaling));
+            subject.patch(
+                format!("{}/scale", subject.path()),
+                MERGE_PATCH,
+                json!({"spec": {"replicas": n}}),
+                t(Word::Scaling),
+            );
         }
     };
     let change = move |event: leptos::ev::SubmitEvent| {
@@ -131,7 +147,9 @@ pub fn History(subject: Subject) -> impl IntoView {
     let notes = crate::components::dialog::say();
     let back = move |name: String| {
         leptos::task::spawn_local(async move {
-            let path = Kind::by_slug("replicasets", &[]).map(|k| subject.namespace.with_value(|ns| k.object_path(ns, &name))).unwrap_or_default();
+            let path = Kind::by_slug("replicasets", &[])
+                .map(|k| subject.namespace.with_value(|ns| k.object_path(ns, &name)))
+                .unwrap_or_default();
             let result = match subject.scope.get::<serde_json::Value>(&path).await {
                 Ok(set) => subject.scope.patch(&subject.path(), JSON_PATCH, roll_back(&set).unwrap_or_default()).await,
                 Err(failure) => Err(failure),

@@ -9,9 +9,9 @@ use leptos::prelude::*;
 use longshore_page_model::attention::{self, Item};
 use longshore_page_model::kinds::{Kind, segment};
 use longshore_page_model::kube::{Deployment, Event, Node};
+use longshore_page_model::node;
 use longshore_page_model::state::State;
 use longshore_page_model::table::{Row, row_state};
-use longshore_page_model::node;
 
 /// Events shown; more are on their page.
 const EVENTS: usize = 8;
@@ -19,7 +19,9 @@ const EVENTS: usize = 8;
 #[component]
 pub fn Home() -> impl IntoView {
     let scope = scope();
-    let path = move |slug: &str| Kind::by_slug(slug, &[]).map(|k| k.list_path(scope.namespace.get().as_deref())).unwrap_or_default();
+    let path = move |slug: &str| {
+        Kind::by_slug(slug, &[]).map(|k| k.list_path(scope.namespace.get().as_deref())).unwrap_or_default()
+    };
     let pods = live::watch::<Row>(move || Some(Query::new(&scope.cluster.get(), path("pods")).table()));
     let deployments = live::watch::<Deployment>(move || Some(Query::new(&scope.cluster.get(), path("deployments"))));
     let nodes = live::watch::<Node>(move || Some(Query::new(&scope.cluster.get(), path("nodes"))));
@@ -43,32 +45,40 @@ pub fn Home() -> impl IntoView {
     };
     let tiles = move || {
         let now = live::now() / 10_000 * 10_000;
-        let pod_states: Vec<State> = pods.data.with(|p| p.items.values().filter_map(|r| row_state("Pod", r, &p.columns, now)).collect());
+        let pod_states: Vec<State> =
+            pods.data.with(|p| p.items.values().filter_map(|r| row_state("Pod", r, &p.columns, now)).collect());
         let troubled = pods.data.with(|p| attention::troubled(p, now));
-        let deployment_states: Vec<State> = deployments.data.with(|d| d.items.values().map(|d| attention::deployment_state(d, &troubled, now)).collect());
-        let node_states: Vec<State> = nodes.data.with(|n| n.items.values().map(|n| node::sentence(n, None, now).state).collect());
-        [("deployments", Word::Deployments, Icon::Layers, deployment_states), ("pods", Word::PodsTitle, Icon::Box, pod_states), ("nodes", Word::Nodes, Icon::Server, node_states)]
-            .into_iter()
-            .map(|(slug, word, shape, states)| {
-                let mut counts: Vec<(State, usize)> = Vec::new();
-                for state in states.iter().copied() {
-                    match counts.iter_mut().find(|(s, _)| *s == state) {
-                        Some((_, n)) => *n += 1,
-                        None => counts.push((state, 1)),
-                    }
+        let deployment_states: Vec<State> = deployments
+            .data
+            .with(|d| d.items.values().map(|d| attention::deployment_state(d, &troubled, now)).collect());
+        let node_states: Vec<State> =
+            nodes.data.with(|n| n.items.values().map(|n| node::sentence(n, None, now).state).collect());
+        [
+            ("deployments", Word::Deployments, Icon::Layers, deployment_states),
+            ("pods", Word::PodsTitle, Icon::Box, pod_states),
+            ("nodes", Word::Nodes, Icon::Server, node_states),
+        ]
+        .into_iter()
+        .map(|(slug, word, shape, states)| {
+            let mut counts: Vec<(State, usize)> = Vec::new();
+            for state in states.iter().copied() {
+                match counts.iter_mut().find(|(s, _)| *s == state) {
+                    Some((_, n)) => *n += 1,
+                    None => counts.push((state, 1)),
                 }
-                counts.sort_by(|a, b| b.0.cmp(&a.0));
-                view! {
-                    <a class="tile" href=scope.list(slug)>
-                        <span class="tile-name">{icon(shape)}{t(word)}</span>
-                        <span class="tile-count">{states.len()}</span>
-                        <span class="tile-states">{counts.into_iter().map(|(state, n)| view! {
-                            <span class="tile-state"><Mark state=state/>{n}" "{state.word()}</span>
-                        }).collect_view()}</span>
-                    </a>
-                }
-            })
-            .collect_view()
+            }
+            counts.sort_by(|a, b| b.0.cmp(&a.0));
+            view! {
+                <a class="tile" href=scope.list(slug)>
+                    <span class="tile-name">{icon(shape)}{t(word)}</span>
+                    <span class="tile-count">{states.len()}</span>
+                    <span class="tile-states">{counts.into_iter().map(|(state, n)| view! {
+                        <span class="tile-state"><Mark state=state/>{n}" "{state.word()}</span>
+                    }).collect_view()}</span>
+                </a>
+            }
+        })
+        .collect_view()
     };
     let recent = Memo::new(move |_| {
         let mut all: Vec<_> = events.data.with(|e| e.items.values().cloned().collect());
@@ -77,7 +87,12 @@ pub fn Home() -> impl IntoView {
         all
     });
     let fresh = Memo::new(move |_| nodes.loaded() && nodes.data.with(|n| n.items.is_empty()));
-    let idle = Memo::new(move |_| loaded() && !fresh.get() && pods.data.with(|p| p.items.is_empty()) && deployments.data.with(|d| d.items.is_empty()));
+    let idle = Memo::new(move |_| {
+        loaded()
+            && !fresh.get()
+            && pods.data.with(|p| p.items.is_empty())
+            && deployments.data.with(|d| d.items.is_empty())
+    });
     view! {
         <div class="page">
             <header class="page-head"><h1>{t(Word::Home)}</h1></header>

@@ -65,18 +65,20 @@ fn KindList(kind: Kind) -> impl IntoView {
     let (nodes, deployments, kind_name) = (kind.kind == "Node", kind.kind == "Deployment", kind.kind.clone());
     let name = title(&kind);
     let heading = name.clone();
-    let empty = move || view! {
-        <div class="empty" data-testid="empty">
-            {icon(if nodes { Icon::Server } else { Icon::Layers })}
-            <h2>{Word::NoneYet.with(&[("what", &name.to_lowercase())])}</h2>
-            {match kind_name.as_str() {
-                "Node" => view! { <p class="quiet">{t(Word::FirstNodeText)}</p>
-                    <a class="button primary" href=scope.page("/add-node")>{icon(Icon::Plus)}{t(Word::AddNode)}</a> }.into_any(),
-                "Deployment" | "Pod" => view! { <p class="quiet">{t(Word::FirstAppText)}</p>
-                    <a class="button primary" href=scope.page("/new")>{icon(Icon::Plus)}{t(Word::Deploy)}</a> }.into_any(),
-                _ => view! { <a class="button" href=scope.page("/apply")>{icon(Icon::FileText)}{t(Word::DeployYaml)}</a> }.into_any(),
-            }}
-        </div>
+    let empty = move || {
+        view! {
+            <div class="empty" data-testid="empty">
+                {icon(if nodes { Icon::Server } else { Icon::Layers })}
+                <h2>{Word::NoneYet.with(&[("what", &name.to_lowercase())])}</h2>
+                {match kind_name.as_str() {
+                    "Node" => view! { <p class="quiet">{t(Word::FirstNodeText)}</p>
+                        <a class="button primary" href=scope.page("/add-node")>{icon(Icon::Plus)}{t(Word::AddNode)}</a> }.into_any(),
+                    "Deployment" | "Pod" => view! { <p class="quiet">{t(Word::FirstAppText)}</p>
+                        <a class="button primary" href=scope.page("/new")>{icon(Icon::Plus)}{t(Word::Deploy)}</a> }.into_any(),
+                    _ => view! { <a class="button" href=scope.page("/apply")>{icon(Icon::FileText)}{t(Word::DeployYaml)}</a> }.into_any(),
+                }}
+            </div>
+        }
     };
     view! {
         <div class="page list-page">

@@ -59,11 +59,16 @@ pub fn NewApp() -> impl IntoView {
             busy.try_set(false);
         });
     };
-    let input = move |word: Word, testid: &'static str, placeholder: &'static str, get: fn(&mut Form) -> &mut String| view! {
-        <label class="field"><span>{t(word)}</span>
-            <input class="input mono" data-testid=testid placeholder=placeholder autocomplete="off" spellcheck="false" autocapitalize="off"
-                prop:value=move || { let mut f = form.get(); std::mem::take(get(&mut f)) }
-                on:input=move |e| form.update(|f| *get(f) = event_target_value(&e))/></label>
+    let input = move |word: Word,
+                      testid: &'static str,
+                      placeholder: &'static str,
+                      get: fn(&mut Form) -> &mut String| {
+        view! {
+            <label class="field"><span>{t(word)}</span>
+                <input class="input mono" data-testid=testid placeholder=placeholder autocomplete="off" spellcheck="false" autocapitalize="off"
+                    prop:value=move || { let mut f = form.get(); std::mem::take(get(&mut f)) }
+                    on:input=move |e| form.update(|f| *get(f) = event_target_value(&e))/></label>
+        }
     };
     let incomplete = move || form.with(|f| f.image.trim().is_empty());
     view! {

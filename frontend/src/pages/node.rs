@@ -3,23 +3,34 @@
 use super::object::Subject;
 use crate::client::http::MERGE_PATCH;
 use crate::client::live::{self, Query};
+use crate::client::stream::{self, Message, Subscription};
 use crate::components::icon::{Icon, icon};
-use crate::components::state::{Ago, Banner};
+use crate::components::state::{Ago, Banner, Mark};
 use crate::components::table::ResourceTable;
 use crate::words::{Word, t};
 use leptos::prelude::*;
+use longshore_api::stream::{ClientFrame, Logs};
 use longshore_page_model::kinds::Kind;
 use longshore_page_model::kube::Node;
+use longshore_page_model::link::{Link, link_sentence, newest_links};
 use longshore_page_model::node::sentence;
 use longshore_page_model::state::Action;
 use longshore_page_model::table::Row;
+use send_wrapper::SendWrapper;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 #[component]
 pub fn Overview(subject: Subject) -> impl IntoView {
     let scope = subject.scope;
     let this = subject.read::<Node>();
-    let pods = live::watch::<Row>(move || Some(Query::new(&scope.cluster.get(), "/api/v1/pods").fields(format!("spec.nodeName={}", subject.name.get_value())).table()));
+    let pods = live::watch::<Row>(move || {
+        Some(
+            Query::new(&scope.cluster.get(), "/api/v1/pods")
+                .fields(format!("spec.nodeName={}", subject.name.get_value()))
+                .table(),
+        )
+    });
     let said = Memo::new(move |_| {
         let count = pods.loaded().then(|| pods.data.with(|p| p.items.len()));
         this.with(|n| n.as_ref().map(|n| sentence(n, count, live::now()))).unwrap_or_default()
@@ -29,8 +40,10 @@ pub fn Overview(subject: Subject) -> impl IntoView {
             cordon(subject, false);
         }
     });
-    let fact = move |word: Word, value: fn(&Node) -> String| view! {
-        <div><dt>{t(word)}</dt><dd class="mono">{move || this.with(|n| n.as_ref().map(value))}</dd></div>
+    let fact = move |word: Word, value: fn(&Node) -> String| {
+        view! {
+            <div><dt>{t(word)}</dt><dd class="mono">{move || this.with(|n| n.as_ref().map(value))}</dd></div>
+        }
     };
     view! {
         <Banner sentence=said on_action=act/>
@@ -46,9 +59,51 @@ pub fn Overview(subject: Subject) -> impl IntoView {
         <section class="card"><h2>{t(Word::Conditions)}</h2><ul class="conditions">{move || this.get().map(|n| n.status.conditions.into_iter().map(|c| view! {
             <li><span>{c.r#type}</span><span class="mono">{c.status}</span><span class="quiet">{c.message}</span><span class="quiet"><Ago time=c.last_transition_time/></span></li>
         }).collect_view())}</ul></section>
+        <Links subject/>
         <section class="card"><h2>{t(Word::PodsTitle)}</h2>
             {Kind::by_slug("pods", &[]).map(|kind| view! { <ResourceTable kind live=pods filter=Signal::derive(String::new) embedded=true empty=|| view! { <p class="quiet">{t(Word::NoPods)}</p> }/> })}
         </section>
+    }
+}
+
+/// How the node reaches others, live.
+#[component]
+fn Links(subject: Subject) -> impl IntoView {
+    let scope = subject.scope;
+    let links = RwSignal::new(None::<Vec<Link>>);
+    let held: StoredValue<Option<SendWrapper<Subscription>>> = StoredValue::new(None);
+    Effect::new(move |_| {
+        let cluster = scope.cluster.get();
+        let path = format!("{}/proxy/links", subject.path());
+        let query = BTreeMap::from([("follow".to_string(), "true".to_string())]);
+        let waiting = StoredValue::new(String::new());
+        held.set_value(Some(SendWrapper::new(stream::subscribe(
+            move |id| ClientFrame::Logs(Logs { id, cluster, path, query }),
+            move |message| match message {
+                Message::Log(text) => {
+                    let told = waiting.try_update_value(|waiting| newest_links(waiting, text)).flatten();
+                    if let Some(told) = told {
+                        links.try_set(Some(told));
+                    }
+                }
+                Message::Resumed => waiting.set_value(String::new()),
+                _ => {}
+            },
+        ))));
+    });
+    on_cleanup(move || held.set_value(None));
+    let one = move |link: Link| {
+        let said = link_sentence(&link);
+        view! {
+            <li><Mark state=said.state/><a class="mono" href=scope.object("nodes", "", &link.node)>{link.node.clone()}</a>
+                <span>{said.what}</span><span class="quiet">{said.how}</span><span class="quiet mono">{said.traffic}</span></li>
+        }
+    };
+    view! {
+        {move || links.get().map(|links| view! { <section class="card" data-testid="links"><h2>{t(Word::LinksTitle)}</h2>
+            {if links.is_empty() { view! { <p class="quiet">{t(Word::LinkNone)}</p> }.into_any() } else {
+                view! { <ul class="containers">{links.into_iter().map(one).collect_view()}</ul> }.into_any() }}
+        </section> })}
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{deployment, node, pod, service};
 use crate::client::cluster::{Scope, parameter, query_part, scope};
-use crate::client::live::{self, Query};
 use crate::client::http::{self, YAML};
+use crate::client::live::{self, Query};
 use crate::components::dialog::{Confirm, Copy, say};
 use crate::components::editor::Editor;
 use crate::components::icon::{Icon, icon};
@@ -72,7 +72,8 @@ pub fn ObjectPage() -> impl IntoView {
 fn Object(kind: Kind, namespace: String, name: String) -> impl IntoView {
     let scope = scope();
     let (list, selector) = (kind.list_path(Some(&namespace)), format!("metadata.name={name}"));
-    let live = live::watch::<Whole>(move || Some(Query::new(&scope.cluster.get(), list.clone()).fields(selector.clone())));
+    let live =
+        live::watch::<Whole>(move || Some(Query::new(&scope.cluster.get(), list.clone()).fields(selector.clone())));
     let (tab, set_tab) = query_part("tab");
     let (key_namespace, key_name) = (namespace.clone(), name.clone());
     let whole = Memo::new(move |_| live.data.with(|d| d.get(&key_namespace, &key_name).cloned()));
@@ -154,11 +155,23 @@ pub fn General(subject: Subject) -> impl IntoView {
     let data = move || {
         let tree = subject.whole.get()?;
         let map = tree.tree.get("data")?.as_object()?.clone();
-        Some(map.into_iter().map(|(key, value)| {
-            let text = value.as_str().unwrap_or_default().to_string();
-            let shown = move || if secret && !revealed.get() { "••••••".into() } else if secret { decoded(&text) } else { text.clone() };
-            view! { <div><dt class="mono">{key}</dt><dd><pre>{shown}</pre></dd></div> }
-        }).collect_view())
+        Some(
+            map.into_iter()
+                .map(|(key, value)| {
+                    let text = value.as_str().unwrap_or_default().to_string();
+                    let shown = move || {
+                        if secret && !revealed.get() {
+                            "••••••".into()
+                        } else if secret {
+                            decoded(&text)
+                        } else {
+                            text.clone()
+                        }
+                    };
+                    view! { <div><dt class="mono">{key}</dt><dd><pre>{shown}</pre></dd></div> }
+                })
+                .collect_view(),
+        )
     };
     view! {
         <section class="card">
@@ -186,11 +199,14 @@ fn decoded(base64: &str) -> String {
 /// Its events, newest first.
 #[component]
 pub fn Events(subject: Subject, #[prop(default = false)] heading: bool) -> impl IntoView {
-    let (kind, namespace, name) = (subject.kind.with_value(|k| k.kind.clone()), subject.namespace.get_value(), subject.name.get_value());
+    let (kind, namespace, name) =
+        (subject.kind.with_value(|k| k.kind.clone()), subject.namespace.get_value(), subject.name.get_value());
     let namespace = if namespace.is_empty() { "default".to_string() } else { namespace };
     let path = Kind::by_slug("events", &[]).map(|k| k.list_path(Some(&namespace))).unwrap_or_default();
     let selector = format!("involvedObject.kind={kind},involvedObject.name={name}");
-    let live = live::watch::<Event>(move || Some(Query::new(&subject.scope.cluster.get(), path.clone()).fields(selector.clone())));
+    let live = live::watch::<Event>(move || {
+        Some(Query::new(&subject.scope.cluster.get(), path.clone()).fields(selector.clone()))
+    });
     let events = Memo::new(move |_| {
         let mut all: Vec<_> = live.data.with(|d| d.items.values().cloned().collect());
         all.sort_by(|a, b| b.last_seen().cmp(a.last_seen()));
@@ -207,7 +223,8 @@ fn YamlTab(subject: Subject) -> impl IntoView {
     let marks = RwSignal::new(Vec::new());
     let busy = RwSignal::new(false);
     let notes = say();
-    let printed = Memo::new(move |_| subject.whole.get().map(|w| yaml::print(&apply::editable(&w.tree))).unwrap_or_default());
+    let printed =
+        Memo::new(move |_| subject.whole.get().map(|w| yaml::print(&apply::editable(&w.tree))).unwrap_or_default());
     Effect::new(move |_| {
         let printed = printed.get();
         if text.with_untracked(|t| base.with_untracked(|b| t == b)) {
@@ -240,7 +257,9 @@ fn YamlTab(subject: Subject) -> impl IntoView {
                     base.set(source);
                     notes.done(t(Word::Saved));
                 }
-                (Ok(documents), Err(failure)) if !documents.is_empty() => marks.set(yaml::marks(&documents[0], &failure.status)),
+                (Ok(documents), Err(failure)) if !documents.is_empty() => {
+                    marks.set(yaml::marks(&documents[0], &failure.status))
+                }
                 (Err(error), Err(_)) => marks.set(vec![yaml::Mark { line: error.line, message: error.message }]),
                 (_, Err(failure)) => notes.failed(&failure),
             }

@@ -18,8 +18,11 @@ use longshore_page_model::{node, pod};
 pub fn Overview(subject: Subject) -> impl IntoView {
     let scope = subject.scope;
     let this = subject.read::<Pod>();
-    let on_node = Memo::new(move |_| this.with(|p| p.as_ref().map(|p| p.spec.node_name.clone()).filter(|n| !n.is_empty())));
-    let nodes = live::watch::<Node>(move || Some(Query::new(&scope.cluster.get(), "/api/v1/nodes").fields(format!("metadata.name={}", on_node.get()?))));
+    let on_node =
+        Memo::new(move |_| this.with(|p| p.as_ref().map(|p| p.spec.node_name.clone()).filter(|n| !n.is_empty())));
+    let nodes = live::watch::<Node>(move || {
+        Some(Query::new(&scope.cluster.get(), "/api/v1/nodes").fields(format!("metadata.name={}", on_node.get()?)))
+    });
     let said = Memo::new(move |_| {
         let silent = nodes.data.with(|n| n.items.values().find_map(|n| node::silent_since(n).map(str::to_string)));
         this.with(|p| p.as_ref().map(|p| pod::sentence(p, silent.as_deref(), live::now()))).unwrap_or_default()
@@ -79,7 +82,8 @@ fn scheduling(subject: Subject, pod: Memo<Option<Pod>>) -> RwSignal<Option<Sched
             return;
         }
         let (namespace, name) = (subject.namespace.get_value(), subject.name.get_value());
-        let path = format!("/apis/longshore.dev/v1/namespaces/{}/pods/{}/scheduling", segment(&namespace), segment(&name));
+        let path =
+            format!("/apis/longshore.dev/v1/namespaces/{}/pods/{}/scheduling", segment(&namespace), segment(&name));
         leptos::task::spawn_local(async move {
             let answer = subject.scope.get::<serde_json::Value>(&path).await.ok();
             why.try_set(answer.map(|tree| Scheduling::read(&tree)));
@@ -91,7 +95,15 @@ fn scheduling(subject: Subject, pod: Memo<Option<Pod>>) -> RwSignal<Option<Sched
 #[component]
 pub fn PodLogs(subject: Subject) -> impl IntoView {
     let this = subject.read::<Pod>();
-    let containers = Memo::new(move |_| this.with(|p| p.as_ref().map(|p| p.spec.init_containers.iter().chain(&p.spec.containers).map(|c| c.name.clone()).collect::<Vec<_>>()).unwrap_or_default()));
+    let containers = Memo::new(move |_| {
+        this.with(|p| {
+            p.as_ref()
+                .map(|p| {
+                    p.spec.init_containers.iter().chain(&p.spec.containers).map(|c| c.name.clone()).collect::<Vec<_>>()
+                })
+                .unwrap_or_default()
+        })
+    });
     let container = RwSignal::new(String::new());
     let previous = RwSignal::new(false);
     Effect::new(move |_| {

@@ -16,7 +16,10 @@ pub fn Overview(subject: Subject) -> impl IntoView {
     let this = subject.read::<Service>();
     let slices = live::watch::<EndpointSlice>(move || {
         let path = Kind::by_slug("endpointslices", &[])?.list_path(Some(&subject.namespace.get_value()));
-        Some(Query::new(&scope.cluster.get(), path).labels(format!("kubernetes.io/service-name={}", subject.name.get_value())))
+        Some(
+            Query::new(&scope.cluster.get(), path)
+                .labels(format!("kubernetes.io/service-name={}", subject.name.get_value())),
+        )
     });
     let all = move || slices.data.with(|s| s.items.values().cloned().collect::<Vec<_>>());
     let said = Memo::new(move |_| {

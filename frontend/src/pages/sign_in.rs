@@ -48,7 +48,11 @@ pub fn SignIn(expired: bool) -> impl IntoView {
 pub fn Unreachable() -> impl IntoView {
     // It comes back by itself: whoever waits should not have to press anything.
     let again = set_interval_with_handle(|| leptos::task::spawn_local(session::load()), Duration::from_secs(3));
-    on_cleanup(move || if let Ok(again) = &again { again.clear() });
+    on_cleanup(move || {
+        if let Ok(again) = &again {
+            again.clear()
+        }
+    });
     view! {
         <main class="sign-in">
             <div class="card form">

@@ -119,10 +119,10 @@ impl<A: Authenticator> Shell<A> {
                 }
                 (verb @ ("exec" | "attach"), _) => self.stream(call, verb).await,
                 ("portforward", _) => self.port_forward(call).await,
-                ("proxy", verb) if resource.plural == "nodes" => match verb {
-                    "get" => self.api.node_paths(&call.cx, &call.asked.name, &call.asked.path).await,
-                    _ => Err(Status::method_not_allowed()),
-                },
+                ("proxy", "get") if resource.plural == "nodes" => {
+                    self.api.node_paths(&call.cx, &call.asked.name, &call.asked.path, &call.query).await
+                }
+                ("proxy", _) if resource.plural == "nodes" => Err(Status::method_not_allowed()),
                 ("proxy", _) => {
                     let Attributes { resource, namespace, name, path, .. } = &call.asked;
                     self.api.proxy(&call.cx, [resource, namespace, name, path], call.parts, body).await

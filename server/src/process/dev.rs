@@ -90,9 +90,11 @@ async fn serve(dir: &Path, stop: tokio::sync::watch::Receiver<bool>, settings: S
 
     let reached = SocketAddr::new(reachable(replica.listen.ip()), replica.listen.port());
     let base = format!("https://{reached}");
+    // Without a certificate to trust, where that is: plain HTTP is spoken on loopback alone.
     let plain = SocketAddr::new(loopback_of(replica.listen.ip()), replica.listen.port());
+    let listens = replica.listen.ip().is_unspecified() || replica.listen.ip().is_loopback();
     let admin = AdminFile {
-        url: format!("http://{plain}/"),
+        url: if listens { format!("http://{plain}/") } else { format!("{base}/") },
         email: founded.email.clone(),
         password: secrets.password,
         token: secrets.api_token.clone(),

@@ -15,6 +15,7 @@ mod findings;
 mod labels;
 pub mod lease;
 pub mod namespace;
+pub mod network_policy;
 pub mod node;
 pub mod pod;
 pub mod priority_class;

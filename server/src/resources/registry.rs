@@ -19,6 +19,7 @@ static KINDS: &[&Resource] = &[
     &priority_class::RESOURCE,
     &lease::RESOURCE,
     &endpoint_slice::RESOURCE,
+    &network_policy::RESOURCE,
 ];
 
 static REGISTRY: Registry = Registry { kinds: KINDS };

@@ -203,8 +203,8 @@ impl Source {
 
     /// Output as it comes, to its end.
     pub async fn logs(&self, logs: Logs, frames: &Sender<ServerFrame>) -> Result<(), Status> {
-        if !logs.path.ends_with("/log") {
-            return Err(Status::bad_request("path must be a pod's log"));
+        if !logs.path.ends_with("/log") && !logs.path.ends_with("/proxy/links") {
+            return Err(Status::bad_request("path must be a pod's log, or a node's links"));
         }
         let mut body = self.get(&logs.cluster, &logs.path, &logs.query, "*/*").await?.into_body();
         let mut rest: Vec<u8> = Vec::new();

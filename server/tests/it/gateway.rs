@@ -453,3 +453,27 @@ async fn nodes_of_one_cluster_send_each_other_packets_through_the_relay() {
     let again = two.refused_at(RELAY_PATH, RELAY_PROTOCOL, &two.proof(RELAY_PATH, now())).await;
     assert_eq!(again.refusal().0, 401);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_told_of_policies_and_of_the_name_server_as_a_pod() {
+    let here = Installation::start().await;
+    let tunnel = here.join("n1").await;
+    let tunnel = tunnel.tunnel().await;
+    let mut map = Map::open(&tunnel).await;
+    map.until_synced().await;
+    // As everybody writes it who allows names and nothing else.
+    let to = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]);
+    let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "names"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": to, "ports": [{"port": 53, "protocol": "UDP"}]}]}});
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    assert_eq!(here.api("POST", policies, policy).await.status, 201);
+    let peers = map.next().await;
+    assert_eq!(peers["peers"]["addresses"], json!(["10.96.0.10"]));
+    let told = map.next().await;
+    let rule = json!({"peers": [{"pods": peers["peers"]["part"]["set"]}], "ports": [{"range": ["UDP", 53, 53]}]});
+    assert_eq!(told["policy"]["egress"], json!([rule]));
+    assert_eq!(here.api("DELETE", &format!("{policies}/names"), json!(null)).await.status, 200);
+    let gone = [map.next().await, map.next().await].map(|frame| frame["removed"].clone());
+    assert_eq!(gone[1], json!({"policy": {"namespace": "default", "name": "names"}}));
+}

@@ -10,6 +10,7 @@ mod gateway;
 mod installation;
 mod joining;
 mod kubernetes;
+mod network_policies;
 mod node_streams;
 mod page;
 mod pods;

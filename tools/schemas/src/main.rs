@@ -1,7 +1,7 @@
 //! Emits, gzipped, one JSON object: the name of each schema → the schema, for all kinds listed here and what they
 //! reference. References are written as OpenAPI v3 documents have them.
 
-use k8s_openapi::api::{apps, authentication, authorization, autoscaling, coordination, core, discovery, events, policy, scheduling};
+use k8s_openapi::api::{apps, authentication, authorization, autoscaling, coordination, core, discovery, events, networking, policy, scheduling};
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn main() -> std::io::Result<()> {
         autoscaling::v1::Scale, coordination::v1::Lease, discovery::v1::EndpointSlice, events::v1::Event,
         core::v1::Binding, core::v1::ConfigMap, core::v1::Endpoints, core::v1::Event, core::v1::Namespace, core::v1::Node,
         core::v1::Pod, core::v1::PodTemplate, core::v1::Secret, core::v1::Service, core::v1::ServiceAccount,
-        policy::v1::Eviction, scheduling::v1::PriorityClass,
+        networking::v1::NetworkPolicy, policy::v1::Eviction, scheduling::v1::PriorityClass,
         meta::v1::APIResourceList, meta::v1::DeleteOptions, meta::v1::ListMeta, meta::v1::Patch, meta::v1::Status,
     );
     let mut schemas = Value::Object(generator.take_definitions(true));

@@ -77,7 +77,7 @@ impl Keeper {
     }
 
     async fn bring(&self, tables: &mut Tables, inside: &Inside) -> Result<(), Error> {
-        let touched = self.map.touched();
+        let touched = self.map.touched_services();
         let ground = self.map.read(|map| self.ground(map, inside));
         let kernel = Kernel::new(&inside.netns, &self.host, &self.names)?;
         let same = tables.ground.as_ref() == Some(&ground);

@@ -10,13 +10,13 @@
 
 use super::plan::{Back, Fate, From, Front, Pick, Plan};
 use crate::network::links::{self, Transfer};
-use crate::network::ruleset::Ruleset;
+use crate::network::ruleset::{Ruleset, header, look_up, rule, with};
 use ipnet::Ipv4Net;
 use longshore_api::network::Protocol;
 use nlink::netlink::nftables::{
-    BaseChain, Chain, ChainName, CtState, DynsetExpr, DynsetOp, Expr, Family, FibFlags, FilterHook, LookupExpr,
-    MetaKey, NatHook, NatStatement, NumgenKind, PacketField, PayloadBase, Priority, RawExpr, Register, Rule, Set,
-    SetDataType, SetElement, SetElementData, SetKeyType, Verdict,
+    BaseChain, Chain, ChainName, CtState, DynsetExpr, DynsetOp, Expr, Family, FibFlags, FilterHook, MetaKey, NatHook,
+    NatStatement, NumgenKind, PacketField, PayloadBase, Priority, RawExpr, Register, Rule, Set, SetDataType,
+    SetElement, SetElementData, SetKeyType, Verdict,
 };
 use nlink::netlink::types::route::RouteType;
 use std::net::Ipv4Addr;
@@ -152,10 +152,6 @@ const PORT: Register = Register::Reg32_03;
 const BACK: Register = Register::R1;
 const BACK_PORT: Register = Register::Reg32_05;
 
-fn header(dreg: Register, base: PayloadBase, offset: u32, len: u32) -> Expr {
-    Expr::Payload { dreg, base, offset, len }
-}
-
 fn front() -> [Expr; 3] {
     [
         header(ADDRESS, PayloadBase::Network, 16, 4),
@@ -166,14 +162,6 @@ fn front() -> [Expr; 3] {
 
 fn client() -> Expr {
     header(CLIENT, PayloadBase::Network, 12, 4)
-}
-
-fn look_up(set: &str, key: Register, into: Option<Register>) -> Expr {
-    let lookup = LookupExpr::new(set, key);
-    match into {
-        Some(register) => lookup.dreg(register).into(),
-        None => lookup.into(),
-    }
 }
 
 /// `dnat to` the address and port in the registers. The library has it for constants alone.
@@ -187,14 +175,6 @@ fn to_back() -> Expr {
         data.extend_from_slice(&value.to_be_bytes());
     }
     Expr::Raw(RawExpr::new("nat", data))
-}
-
-fn rule(table: &str, chain: &str) -> Rule {
-    Rule::new(table, chain).family(Family::Ip)
-}
-
-fn with(rule: Rule, expressions: impl IntoIterator<Item = Expr>) -> Rule {
-    expressions.into_iter().fold(rule, Rule::expr)
 }
 
 /// A chain that chooses.
@@ -253,8 +233,14 @@ pub fn inside(gateway: Ipv4Addr, transfer: Transfer, ranges: Ranges) -> Result<R
     let mut rules = vec![
         rule(TABLE, REFUSE).match_l4proto(Protocol::Tcp.number()).reject_tcp_reset(),
         rule(TABLE, REFUSE).reject_icmp(PORT_UNREACHABLE),
-        // What the host itself and pods by way of it send comes under the host's end of the cable.
-        to_front(rule(TABLE, "prerouting").match_iif(links::UPLINK).match_saddr_v4_not(transfer.host(), 32), "outside"),
+        // What the host itself and pods by way of it send comes under addresses of the cable.
+        to_front(
+            rule(TABLE, "prerouting")
+                .match_iif(links::UPLINK)
+                .match_saddr_v4_not(transfer.host(), 32)
+                .match_saddr_v4_not(transfer.around(), 32),
+            "outside",
+        ),
         to_front(rule(TABLE, "prerouting"), "fronts"),
         to_front(rule(TABLE, "output"), "fronts"),
         rule(TABLE, "postrouting")

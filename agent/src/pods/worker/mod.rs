@@ -11,7 +11,7 @@ mod stop;
 mod volumes;
 
 use super::admission::{self, Refusal};
-use super::network::NetworkError;
+use super::network::{Identity, NetworkError};
 use super::plan::{self, Ending, Input, Memory, Plan, Step};
 use super::pulls::Pulls;
 use super::{desired, environment, spec};
@@ -58,6 +58,8 @@ pub struct Worker {
     /// The crash loops that were told of.
     held_back: BTreeMap<String, String>,
     ips: Vec<IpAddr>,
+    /// As the network knows it.
+    identity: Option<Identity>,
     /// What the server has last accepted.
     said: PodStatus,
     last: PodStatus,
@@ -82,6 +84,7 @@ impl Worker {
             refusal: None,
             held_back: BTreeMap::new(),
             ips: Vec::new(),
+            identity: None,
             last: said.clone(),
             said,
             unsaid: false,
@@ -94,6 +97,7 @@ impl Worker {
         loop {
             let Wanted { pod, removed } = self.wanted.borrow_and_update().clone();
             self.hear(&pod);
+            self.describe(&pod).await;
             let now = Timestamp::now();
             let records = match self.context.runtime.containers(Some(spec::uid(&pod))).await {
                 Ok(records) => records,
@@ -138,6 +142,14 @@ impl Worker {
                 let until = due.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
                 self.pause(until).await;
             }
+        }
+    }
+
+    async fn describe(&mut self, pod: &Pod) {
+        let identity = spec::identity(pod);
+        if !spec::host_network(pod) && self.identity.as_ref() != Some(&identity) {
+            self.context.network.describe(spec::uid(pod), identity.clone()).await;
+            self.identity = Some(identity);
         }
     }
 

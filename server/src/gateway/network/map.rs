@@ -3,11 +3,16 @@
 //! Units are rendered once, when they change, and numbered in the order of their last change. A reader is a place in that
 //! order and nothing else: it takes what has a higher number. So nothing queues up for a slow node, which just skips what
 //! was superseded meanwhile, and a thousand nodes share the same bytes.
+//!
+//! Pods and namespaces matter only to policies: while the cluster has none, they are neither read nor watched.
 
+use super::policies::Policies;
 use super::units::{self, unit};
-use crate::store::{Change, ChangeKind, Cluster, ListQuery, StoreError, Watch, WatchFilter, WatchItem};
+use crate::store::{Change, ChangeKind, Cluster, ListQuery, Object, StoreError, Watch, WatchFilter, WatchItem};
 use bytes::{Bytes, BytesMut};
-use longshore_api::network::{self, Frame, Key};
+use longshore_api::network::{self, Frame, Key, Name};
+use longshore_control::Projection;
+use longshore_control::projection::Pod;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -17,6 +22,9 @@ use tokio::sync::watch;
 const REMOVALS: usize = 10_000;
 /// What a reader takes at once, about.
 const TAKEN_BYTES: usize = 4 * 1024;
+
+/// Its name among the pods of its namespace, which none of these can have.
+const NAME_SERVER: &str = "Service/kube-dns";
 
 /// The map of a loaded cluster: one of its companions.
 #[derive(Default)]
@@ -39,6 +47,10 @@ struct State {
     /// Up to here removals are forgotten.
     forgotten: u64,
     ended: bool,
+    /// While there is any.
+    policies: Option<Box<Policies>>,
+    /// What policies select as the name server.
+    name_server: Option<Arc<Pod>>,
 }
 
 struct Unit {
@@ -66,7 +78,7 @@ impl Reader {
         let (map, watches) = Map::load(cluster)?;
         let reader = Self { newest: map.newest.subscribe(), map: map.clone(), place: 0, synced: false };
         *current = Arc::downgrade(&map);
-        tokio::spawn(map.follow(watches));
+        tokio::spawn(map.follow(cluster.clone(), watches));
         Ok(reader)
     }
 
@@ -93,15 +105,10 @@ impl Map {
         let mut state = State::default();
         state.set(Key::Cluster, Some(&Frame::Cluster(ranges)));
         let mut watches = Vec::new();
-        for resource in units::RESOURCES {
-            let listing = cluster.list(&ListQuery { resource: resource.into(), ..ListQuery::default() })?;
-            let filter = WatchFilter { resource: Some(resource.into()), internal: true, ..WatchFilter::default() };
-            watches.push(cluster.watch(Some(listing.revision), filter)?);
-            for object in &listing.items {
-                let (key, frame) = unit(object);
-                state.set(key, frame.as_ref());
-            }
+        for resource in units::RESOURCES.into_iter().chain([units::POLICIES]) {
+            watches.push(read(cluster, resource, |object| state.take(object, false))?);
         }
+        state.judge(cluster, &mut watches)?;
         let newest = watch::Sender::new(state.newest);
         Ok((Arc::new(Self { state: Mutex::new(state), newest }), watches))
     }
@@ -116,7 +123,7 @@ impl Map {
     }
 
     /// Keeps it up until nobody reads it or the cluster goes.
-    async fn follow(self: Arc<Self>, mut watches: Vec<Watch>) {
+    async fn follow(self: Arc<Self>, cluster: Arc<Cluster>, mut watches: Vec<Watch>) {
         loop {
             let next = futures::future::select_all(watches.iter_mut().map(|watch| Box::pin(watch.next())));
             let item = tokio::select! {
@@ -127,9 +134,9 @@ impl Map {
                 },
             };
             match item {
-                WatchItem::Changes(changes) => self.take_in(&changes),
+                WatchItem::Changes(changes) if self.take_in(&cluster, &changes, &mut watches).is_ok() => {}
                 WatchItem::Progress(_) => {}
-                WatchItem::Ended(_) => {
+                WatchItem::Changes(_) | WatchItem::Ended(_) => {
                     self.end(true);
                     return;
                 }
@@ -147,20 +154,93 @@ impl Map {
         ended
     }
 
-    fn take_in(&self, changes: &[Arc<Change>]) {
+    fn take_in(
+        &self,
+        cluster: &Arc<Cluster>,
+        changes: &[Arc<Change>],
+        watches: &mut Vec<Watch>,
+    ) -> Result<(), StoreError> {
         let newest = {
             let mut state = self.state.lock();
             for change in changes {
-                let (key, frame) = unit(&change.object);
-                state.set(key, frame.as_ref().filter(|_| change.kind != ChangeKind::Deleted));
+                state.take(&change.object, change.kind == ChangeKind::Deleted);
             }
+            state.judge(cluster, watches)?;
             state.newest
         };
         self.newest.send_if_modified(|known| std::mem::replace(known, newest) != newest);
+        Ok(())
     }
 }
 
+/// Hands all objects of a resource over, and watches it from there on.
+fn read(cluster: &Arc<Cluster>, resource: &str, mut take: impl FnMut(&Object)) -> Result<Watch, StoreError> {
+    let listing = cluster.list(&ListQuery { resource: resource.into(), ..ListQuery::default() })?;
+    listing.items.iter().for_each(|object| take(object));
+    let filter = WatchFilter { resource: Some(resource.into()), internal: true, ..WatchFilter::default() };
+    cluster.watch(Some(listing.revision), filter)
+}
+
 impl State {
+    /// An object as it is now, or as it was last.
+    fn take(&mut self, object: &Object, deleted: bool) {
+        let (namespace, name) = (&*object.key.namespace, &*object.key.name);
+        match (&*object.key.resource, &object.projection) {
+            (units::POLICIES, _) => {
+                let policy = units::policy(object).filter(|_| !deleted);
+                if policy.is_some() || self.policies.is_some() {
+                    self.policies.get_or_insert_default().set_policy(Name::new(namespace, name), policy);
+                }
+            }
+            (_, Projection::Pod(pod)) => {
+                if let Some(policies) = &mut self.policies {
+                    policies.set_pod(namespace, name, Some(pod.clone()).filter(|_| !deleted));
+                }
+            }
+            (_, Projection::Namespace(it)) => {
+                if let Some(policies) = &mut self.policies {
+                    policies.set_namespace(name, Some(&it.meta.labels).filter(|_| !deleted));
+                }
+            }
+            _ => {
+                let (key, frame) = unit(object);
+                let frame = frame.filter(|_| !deleted);
+                if (namespace, name, &*object.key.resource) == ("kube-system", "kube-dns", "services") {
+                    self.name_server = match &frame {
+                        Some(Frame::Service(service)) => units::name_server(service),
+                        _ => None,
+                    };
+                    if let Some(policies) = &mut self.policies {
+                        policies.set_pod(namespace, NAME_SERVER, self.name_server.clone());
+                    }
+                }
+                self.set(key, frame.as_ref());
+            }
+        }
+    }
+
+    /// What follows from policies; of what they select it reads all when the first one comes, and forgets all with the
+    /// last.
+    fn judge(&mut self, cluster: &Arc<Cluster>, watches: &mut Vec<Watch>) -> Result<(), StoreError> {
+        let Some(mut policies) = self.policies.take() else { return Ok(()) };
+        let own = units::RESOURCES.len() + 1;
+        if policies.is_empty() {
+            watches.truncate(own);
+        } else if watches.len() == own {
+            policies.set_pod("kube-system", NAME_SERVER, self.name_server.clone());
+            self.policies = Some(policies);
+            for resource in units::SELECTED {
+                watches.push(read(cluster, resource, |object| self.take(object, false))?);
+            }
+            policies = self.policies.take().unwrap_or_default();
+        }
+        for (key, frame) in policies.changes() {
+            self.set(key, frame.as_ref());
+        }
+        self.policies = Some(policies).filter(|policies| !policies.is_empty());
+        Ok(())
+    }
+
     /// Makes `frame` the unit of `key`, or removes it.
     fn set(&mut self, key: Key, frame: Option<&Frame>) {
         let old = self.units.get(&key);
@@ -230,15 +310,13 @@ fn line(frame: &Frame) -> Bytes {
 mod tests {
     use super::*;
     use crate::store::{Draft, Key as StoreKey, Write, testing};
-    use longshore_api::network::Name;
-    use longshore_control::Projection;
     use serde_json::{Value, json};
 
     async fn put(cluster: &Cluster, resource: &str, name: &str, tree: Option<Value>) {
-        let namespace = if resource == "nodes" { "" } else { "d" };
+        let namespace = if ["nodes", "namespaces"].contains(&resource) { "" } else { "d" };
         let key = StoreKey { resource: resource.into(), namespace: namespace.into(), name: name.into() };
         let old = cluster.newest(&key).unwrap().object;
-        let draft = |tree: &Value| Draft::new(key.clone(), tree, BTreeMap::new(), Projection::None);
+        let draft = |tree: &Value| Draft::new(key.clone(), tree, BTreeMap::new(), Projection::of(resource, tree));
         let write = match (tree, old) {
             (Some(tree), None) => Write::Create(draft(&tree)),
             (Some(tree), Some(old)) => Write::Update { draft: draft(&tree), expected: old.revision },
@@ -307,6 +385,66 @@ mod tests {
         }
         let told = frames(&mut slow).await;
         assert!(matches!(&told[..], [Frame::Service(s)] if s.addresses[0].to_string().ends_with(".20")), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn pods_are_looked_at_while_there_is_a_policy() {
+        let cluster = testing::cluster().await;
+        let pod = |ip: &str| Some(json!({"metadata": {"labels": {"app": "web"}}, "status": {"podIP": ip}}));
+        put(&cluster, "pods", "first", pod("10.0.0.1")).await;
+        let mut reader = Reader::open(&cluster).unwrap();
+        frames(&mut reader).await;
+        assert_eq!(frames(&mut reader).await, [Frame::Synced]);
+        assert!(reader.map.state.lock().policies.is_none());
+
+        let spec = json!({"policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": {}}]}]});
+        put(&cluster, units::POLICIES, "all", Some(json!({"metadata": {}, "spec": spec}))).await;
+        let told = frames(&mut reader).await;
+        let [Frame::Peers(peers), Frame::Policy(policy)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((policy.key(), peers.addresses.len()), (Name::new("d", "all"), 1));
+        put(&cluster, "pods", "second", pod("10.0.0.2")).await;
+        let told = frames(&mut reader).await;
+        assert!(matches!(&told[..], [Frame::Peers(peers)] if peers.addresses.len() == 2), "{told:?}");
+
+        // Who comes later is told of it with the whole.
+        let mut later = Reader::open(&cluster).unwrap();
+        let told: Vec<_> = frames(&mut later).await.iter().filter_map(Frame::key).collect();
+        assert_eq!(told, [Key::Cluster, Key::Policy(policy.key()), Key::Peers(peers.part.clone())]);
+
+        put(&cluster, units::POLICIES, "all", None).await;
+        let gone = frames(&mut reader).await;
+        assert_eq!(gone, [Key::Peers(peers.part.clone()), Key::Policy(policy.key())].map(Frame::Removed));
+        assert!(reader.map.state.lock().policies.is_none());
+        put(&cluster, "pods", "third", pod("10.0.0.3")).await;
+        put(&cluster, "services", "web", service("10.96.0.9")).await;
+        assert!(matches!(&frames(&mut reader).await[..], [Frame::Service(_)]), "of pods it hears no more");
+    }
+
+    #[tokio::test]
+    async fn the_name_server_is_selected_as_a_pod_at_its_services_address() {
+        let cluster = testing::cluster().await;
+        let key = StoreKey { resource: "services".into(), namespace: "kube-system".into(), name: "kube-dns".into() };
+        let ports = json!([{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}]);
+        let service = json!({"metadata": {"name": "kube-dns"}, "spec": {"clusterIPs": ["10.96.0.10"], "ports": ports}});
+        cluster.commit(Write::Create(Draft::new(key, &service, BTreeMap::new(), Projection::None))).await.unwrap();
+        let named = json!({"metadata": {"labels": {"kubernetes.io/metadata.name": "kube-system"}}});
+        put(&cluster, "namespaces", "kube-system", Some(named)).await;
+        let to = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]);
+        let spec =
+            json!({"policyTypes": ["Egress"], "egress": [{"to": to, "ports": [{"port": "dns", "protocol": "UDP"}]}]});
+        put(&cluster, units::POLICIES, "dns", Some(json!({"metadata": {}, "spec": spec}))).await;
+        let mut reader = Reader::open(&cluster).unwrap();
+        let told = frames(&mut reader).await;
+        let sets: Vec<_> = told
+            .iter()
+            .filter_map(|frame| match frame {
+                Frame::Peers(peers) => Some((peers.addresses.clone(), peers.ports.clone())),
+                _ => None,
+            })
+            .collect();
+        let (address, port) = ("10.96.0.10".parse().unwrap(), "10.96.0.10:53".parse().unwrap());
+        assert!(sets.contains(&(vec![address], vec![])) && sets.contains(&(vec![], vec![port])), "{sets:?}");
     }
 
     #[tokio::test]

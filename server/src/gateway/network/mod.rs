@@ -1,6 +1,7 @@
 //! `GET /node/v1/network`: the network map, as [`longshore_api::network`] has it.
 
 mod map;
+mod policies;
 mod units;
 
 use super::http::refusal;

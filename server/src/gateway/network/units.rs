@@ -3,17 +3,26 @@
 use crate::store::Object;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use longshore_api::network::{
     Answer, Endpoint, EndpointPort, Endpoints, Frame, Key, MESH_ENDPOINTS_ANNOTATION, MESH_KEYS_ANNOTATION, Name, Node,
     Protocol, Service, ServicePort,
 };
 use longshore_api::node::NODE_ID_LABEL;
+use longshore_control::projection::{ContainerPort, Meta, Pod};
 use longshore_control::view::SERVICE_NAME;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-/// Whose objects are units.
+/// Whose objects are units, each for itself.
 pub const RESOURCES: [&str; 3] = ["nodes", "services", "endpointslices.discovery.k8s.io"];
+/// These become units together, with [`SELECTED`].
+pub const POLICIES: &str = "networkpolicies.networking.k8s.io";
+/// What policies select.
+pub const SELECTED: [&str; 2] = ["namespaces", "pods"];
+/// The pods that answer for names, as those who write policies know them; here each node does, at the Service's address.
+const NAME_SERVERS: (&str, &str) = ("k8s-app", "kube-dns");
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -25,6 +34,29 @@ pub fn unit(object: &Object) -> (Key, Option<Frame>) {
         "services" => (Key::Service(name()), read(object).map(|s| Frame::Service(service(name(), s)))),
         _ => (Key::Endpoints(name()), read(object).and_then(|s| endpoints(name(), s)).map(Frame::Endpoints)),
     }
+}
+
+/// A policy; none for one that can't be read.
+pub fn policy(object: &Object) -> Option<NetworkPolicy> {
+    read(object)
+}
+
+/// Where nodes answer for names, as a pod that policies can select.
+pub fn name_server(service: &Service) -> Option<Arc<Pod>> {
+    let port = |p: &ServicePort| ContainerPort {
+        name: p.name.clone(),
+        protocol: if p.protocol == Protocol::Udp { "UDP" } else { "TCP" }.to_owned(),
+        port: p.port.into(),
+    };
+    let (label, value) = NAME_SERVERS;
+    (service.answered_by_node == Some(Answer::Dns)).then(|| {
+        Arc::new(Pod {
+            meta: Meta { labels: [(label.to_owned(), value.to_owned())].into(), ..Meta::default() },
+            ips: service.addresses.iter().map(IpAddr::to_string).collect(),
+            ports: service.ports.iter().map(port).collect(),
+            ..Pod::default()
+        })
+    })
 }
 
 fn read<T: DeserializeOwned>(object: &Object) -> Option<T> {

@@ -118,6 +118,14 @@ pub fn samples() -> Vec<(&'static str, Value)> {
             "status": {"replicas": 3, "readyReplicas": 2, "availableReplicas": 2}}),
         ),
         (
+            "networkpolicies.networking.k8s.io",
+            json!({"metadata": meta("web"), "spec": {"podSelector": selector,
+                "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "front"}}, "namespaceSelector": {}},
+                    {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+                    "ports": [{"port": "http"}, {"port": 8000, "endPort": 8080, "protocol": "UDP"}]}],
+                "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"team": "data"}}}]}]}}),
+        ),
+        (
             "priorityclasses.scheduling.k8s.io",
             json!({"metadata": {"name": "gold", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}, "value": 1000,
                 "globalDefault": true, "description": "for what earns money", "preemptionPolicy": "Never"}),
