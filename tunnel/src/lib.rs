@@ -3,12 +3,13 @@
 //! own address ([`reflect`]).
 //!
 //! A [`Tunnel`] runs over anything that carries binary messages (a WebSocket, a pipe in tests) and gives streams of
-//! bytes, opened by either end, on which plain HTTP/1.1 is spoken ([`http`]). Beside it stands the framing of clients that
+//! bytes, opened by either end, on which plain HTTP/1.1 is spoken ([`http`], and [`lasting`] for answers without an end). Beside it stands the framing of clients that
 //! multiplex streams in their own way ([`spdy`]). This crate knows no Kubernetes object, no TLS and no WebSocket library:
 //! server and agent use different ones, and each adapts its own to [`Messages`].
 
 mod frame;
 pub mod http;
+pub mod lasting;
 mod link;
 mod pipe;
 pub mod reflect;

@@ -247,13 +247,14 @@ impl Opener {
 
 /// The streams that the other end opens. Dropping it closes the tunnel.
 pub struct Incoming {
-    delivered: mpsc::Receiver<Stream>,
+    /// Boxed, as the places of a channel take their room from the start, 32 at a time.
+    delivered: mpsc::Receiver<Box<Stream>>,
 }
 
 impl Incoming {
     /// The next one; none once the tunnel is over. Take them up quickly: what waits beyond a few hundred is refused.
     pub async fn next(&mut self) -> Option<Stream> {
-        self.delivered.recv().await
+        self.delivered.recv().await.map(|stream| *stream)
     }
 }
 
@@ -289,7 +290,7 @@ struct Driver<M> {
     places: Arc<Semaphore>,
     asked: mpsc::Receiver<Reply>,
     closed: mpsc::Receiver<()>,
-    deliver: mpsc::Sender<Stream>,
+    deliver: mpsc::Sender<Box<Stream>>,
     /// Who asked for a stream that the multiplexer holds back until earlier ones are acknowledged.
     waiting: Option<Reply>,
     beat: Interval,
@@ -414,7 +415,7 @@ impl<M: Messages> Driver<M> {
             };
             // Without a place, or nobody to take it up: dropped, which resets it.
             if let Ok(place) = self.places.clone().try_acquire_owned() {
-                match self.deliver.try_send(Stream::accepted(stream, self.shared.clone(), place)) {
+                match self.deliver.try_send(Box::new(Stream::accepted(stream, self.shared.clone(), place))) {
                     Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
                     Err(mpsc::error::TrySendError::Closed(_)) => return Err(Ended::Closed),
                 }

@@ -1,19 +1,20 @@
 //! The cluster's Kubernetes API over the tunnel: a service for [`kube::Client`].
 //!
 //! Requests have streams of the tunnel to themselves while they last; a stream whose answer was read to its end serves the
-//! next one. While the tunnel is down requests fail at once: nobody who heals pods may hang on a server that is away. When
+//! next one. Watches are asked for as answers that last. While the tunnel is down requests fail at once: nobody who heals pods may hang on a server that is away. When
 //! it ends, so do all answers, watches among them.
 
 use super::Link;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri};
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, Response, Uri};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::client::Body;
 use longshore_api::ids::ClusterId;
+use longshore_tunnel::lasting::{self, Answer};
 use longshore_tunnel::{OpenError, Stream};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,8 +32,13 @@ pub enum RequestError {
     #[error("{0}")]
     Http(#[from] legacy::Error),
     #[error("{0}")]
+    Lasting(#[from] hyper::Error),
+    #[error("{0}")]
     Path(#[from] http::Error),
 }
+
+/// HTTP demands a host; the tunnel has one server.
+const SERVER: &str = "longshore";
 
 #[derive(Clone)]
 struct OverTunnel {
@@ -53,7 +59,7 @@ pub fn client(link: &Link, cluster: &ClusterId) -> kube::Client {
 }
 
 impl tower::Service<Request<Body>> for OverTunnel {
-    type Response = Response<Incoming>;
+    type Response = Response<Answer>;
     type Error = RequestError;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -64,17 +70,25 @@ impl tower::Service<Request<Body>> for OverTunnel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let this = self.clone();
         async move {
-            if !this.link.is_up() {
-                return Err(RequestError::Disconnected);
-            }
+            let opener = this.link.opener().ok_or(RequestError::Disconnected)?;
             let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-            // HTTP demands a host; the tunnel has one server.
-            let uri = Uri::builder().scheme("http").authority("longshore");
-            *request.uri_mut() = uri.path_and_query(format!("{}{path}", this.base)).build()?;
-            Ok(this.streams.request(request).await?)
+            let path = format!("{}{path}", this.base);
+            if lasts(&request) {
+                *request.uri_mut() = path.parse::<PathAndQuery>().map_err(http::Error::from)?.into();
+                request.headers_mut().insert(HOST, HeaderValue::from_static(SERVER));
+                return Ok(lasting::ask(opener.open().await?, request).await?);
+            }
+            let uri = Uri::builder().scheme("http").authority(SERVER);
+            *request.uri_mut() = uri.path_and_query(path).build()?;
+            Ok(this.streams.request(request).await?.map(Answer::Framed))
         }
         .boxed()
     }
+}
+
+/// Whether it asks for a watch.
+fn lasts(request: &Request<Body>) -> bool {
+    request.uri().query().is_some_and(|query| query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1")))
 }
 
 /// Opens streams of the tunnel that stands.

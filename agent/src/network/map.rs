@@ -44,7 +44,7 @@ async fn read(opener: &Opener, backoff: &mut Backoff, take: &mut impl FnMut(&[u8
     let stream = opener.open().await.map_err(io::Error::other)?;
     let request = http::Request::get(NETWORK_PATH).header(HOST, "server").body(Empty::<Bytes>::new());
     let request = request.map_err(io::Error::other)?;
-    let response = longshore_tunnel::http::send(stream, request).await.map_err(io::Error::other)?;
+    let response = longshore_tunnel::lasting::ask(stream, request).await.map_err(io::Error::other)?;
     if response.status() != http::StatusCode::OK {
         return Err(io::Error::other(format!("the server answers {}", response.status())));
     }

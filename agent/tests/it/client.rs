@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, WatchEvent, WatchParams};
 use longshore_agent::connection::{Link, client};
 use longshore_api::ids::ClusterId;
+use longshore_tunnel::lasting::Offer;
 use longshore_tunnel::{Config, Side, Tunnel};
 use serde_json::json;
 use std::convert::Infallible;
@@ -20,12 +21,14 @@ use std::io;
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A server of one ConfigMap, and of watches that say one thing and stay open.
-async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let offer = Offer::take(&mut request);
     let object =
         |kind: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "n", "resourceVersion": "7"}});
     let whole = |text: String| Full::from(text).map_err(|never| match never {}).boxed_unsync();
     let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-    Ok(match request.uri().path() {
+    assert_eq!(offer.is_some(), watches, "only watches last");
+    let answered = match request.uri().path() {
         "/clusters/c-1/api/v1/pods" if watches => {
             let event = json!({"type": "ADDED", "object": object("Pod")});
             let first = futures::stream::iter([Ok(Frame::data(Bytes::from(format!("{event}\n"))))]);
@@ -37,6 +40,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
             *response.status_mut() = http::StatusCode::NOT_FOUND;
             response
         }
+    };
+    Ok(match offer {
+        Some(offer) => offer.answer(answered),
+        None => answered,
     })
 }
 
@@ -71,6 +78,14 @@ async fn without_a_tunnel_requests_fail_instead_of_hanging() {
     let client = client::client(&Link::default(), &ClusterId::new("c-1"));
     let api: Api<ConfigMap> = Api::default_namespaced(client);
     assert!(api.get("n").await.unwrap_err().to_string().contains("not connected"));
+}
+
+#[tokio::test]
+async fn a_watch_that_is_refused_says_why() {
+    let (link, _wire) = connected();
+    let api: Api<ConfigMap> = Api::all(client::client(&link, &ClusterId::new("c-1")));
+    let refused = api.watch(&WatchParams::default(), "0").await.map(drop);
+    assert!(matches!(refused, Err(kube::Error::Api(status)) if status.code == 404));
 }
 
 #[tokio::test]

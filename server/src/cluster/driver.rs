@@ -3,6 +3,9 @@
 //! One task owns the view; controllers and scheduler are pure and quick, so they run on it directly, and only carrying out
 //! what they want goes elsewhere, bounded in number. A panic of a controller costs that look (it is told, and tried again
 //! with back-off); one of the driver itself costs a fresh start from the log.
+//!
+//! A driver that has nothing to do and plans nothing rests: it lets go of the view and all that belongs to it, some 50 kB
+//! even for a cluster with nothing in it, until something changes, and then starts anew from the log.
 
 use super::RootCa;
 use super::events::{Recorder, recorder};
@@ -10,14 +13,15 @@ use super::execute::{Ending, Executor};
 use super::queue::Queue;
 use super::scheduling::Scheduling;
 use crate::apiserver::Api;
-use crate::gateway::Sessions;
+use crate::gateway::{Changes, Sessions};
 use crate::resources::registry;
-use crate::store::{self, ChangeKind, Cluster, Ended, ListQuery, Revision, StoreError, WatchFilter, WatchItem};
+use crate::store::{self, ChangeKind, Cluster, Ended, ListQuery, Revision, StoreError, Watch, WatchFilter, WatchItem};
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use longshore_api::ids::ClusterId;
 use longshore_control::contacts::Contacts;
 use longshore_control::controllers::{self, Controller};
+use longshore_control::projection::Node;
 use longshore_control::view::{Applied, Change, Failure, KindInfo, Settings};
 use longshore_control::{Action, ObjectKey, Outcome, View, scheduler};
 use std::collections::{BTreeMap, HashSet};
@@ -25,6 +29,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Looks whose actions are under way at once. Enough that their writes fill batches, few enough that one cluster's storm
@@ -36,6 +41,10 @@ const LOOKS_IN_A_ROW: usize = 64;
 const RESTART: Duration = Duration::from_secs(1);
 /// The longest sleep: wall clocks can jump.
 const NAP: SignedDuration = SignedDuration::from_secs(30);
+/// A run that had nothing to do for so long, and knows of nothing that will have to be done, ends in a rest. Not after one of
+/// a big cluster: making the view anew takes a thousand objects some ten milliseconds.
+const QUIET: Duration = Duration::from_secs(30);
+const MOST_OBJECTS: usize = 1000;
 /// Length of a node's slice of the pod range, as Kubernetes has it.
 const NODE_MASK: u8 = 24;
 
@@ -54,6 +63,15 @@ enum End {
     Stop,
     /// From the beginning.
     Restart,
+}
+
+/// Why a run is over.
+enum Over {
+    End(End),
+    /// There is nothing to do until something changes. These nodes had tunnels.
+    Quiet {
+        connected: HashSet<String>,
+    },
 }
 
 impl Driver {
@@ -85,16 +103,40 @@ impl Driver {
     }
 
     async fn once(&self, cluster: Arc<Cluster>) -> Result<End, StoreError> {
-        let authority = self.authority.root_ca(&self.id).await;
-        let root_ca = authority.map_err(|status| StoreError::Unavailable(status.message))?;
         let mut watch = cluster.watch(None, WatchFilter { internal: true, ..WatchFilter::default() })?;
         let mut tunnels = self.sessions.changes(&self.id);
+        let mut connected = HashSet::new();
+        loop {
+            // Boxed, so that a driver at rest doesn't keep its place.
+            match Box::pin(self.drive(&cluster, &mut watch, &mut tunnels, connected)).await {
+                Ok(Over::End(end)) => return Ok(end),
+                Ok(Over::Quiet { connected: still }) => connected = still,
+                // A cluster that is let go of is no failure, also where something else was heard of first.
+                Err(error) => return watch.ready().and_then(|item| End::of(&item)).ok_or(error),
+            }
+            if let Some(end) = rest(&mut watch, &mut tunnels).await {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// One run, from everything there is. `connected` are nodes whose tunnels it is to know of, also if they have gone.
+    async fn drive(
+        &self,
+        cluster: &Arc<Cluster>,
+        watch: &mut Watch,
+        tunnels: &mut Changes,
+        connected: HashSet<String>,
+    ) -> Result<Over, StoreError> {
+        let authority = self.authority.root_ca(&self.id).await;
+        let root_ca = authority.map_err(|status| StoreError::Unavailable(status.message))?;
         let (recorder, writer) = recorder(self.api.clone(), cluster.clone());
         let mut events = JoinSet::new();
         events.spawn(writer);
-        let mut run = Run::new(self, cluster.clone(), recorder, root_ca);
+        let mut run = Run::new(self, cluster.clone(), recorder, root_ca, connected);
         let loaded = run.load()?;
         run.take_contacts();
+        let mut quiet_since = Instant::now();
         loop {
             // What was listed may be newer than where the watch began: nothing is decided before the view is a state that
             // really was.
@@ -103,20 +145,58 @@ impl Driver {
                 run.work();
             }
             let busy = whole && run.can_work();
-            let sleep = run.sleep(whole);
+            let mut sleep = run.sleep(whole);
+            if whole && run.may_rest() {
+                let left = QUIET.saturating_sub(quiet_since.elapsed());
+                if left.is_zero() {
+                    return Ok(Over::Quiet { connected: run.connected });
+                }
+                sleep = sleep.min(left);
+            } else {
+                quiet_since = Instant::now();
+            }
             tokio::select! {
                 biased;
+                // Before changes: what a node that is back says is not to be judged by its tunnel's having been gone.
+                () = tunnels.changed() => {
+                    quiet_since = Instant::now();
+                    run.take_contacts();
+                }
                 item = watch.next() => match item {
-                    WatchItem::Changes(changes) => changes.iter().for_each(|c| run.take_in(c, &loaded)),
-                    WatchItem::Progress(_) => {}
-                    WatchItem::Ended(Ended::Moved | Ended::Unloaded) => return Ok(End::Stop),
-                    WatchItem::Ended(_) => return Ok(End::Restart),
+                    WatchItem::Changes(changes) => {
+                        quiet_since = Instant::now();
+                        changes.iter().for_each(|c| run.take_in(c, &loaded));
+                    }
+                    item => if let Some(end) = End::of(&item) { return Ok(Over::End(end)) },
                 },
                 Some(finished) = run.running.join_next() => run.finish(finished),
-                () = tunnels.changed() => run.take_contacts(),
                 () = tokio::time::sleep(sleep), if !busy => {}
                 () = tokio::task::yield_now(), if busy => {}
             }
+        }
+    }
+}
+
+/// Waits until something has changed; some when the watch is over. What came is in what the next run lists.
+async fn rest(watch: &mut Watch, tunnels: &mut Changes) -> Option<End> {
+    loop {
+        tokio::select! {
+            item = watch.next() => match item {
+                WatchItem::Changes(_) => return None,
+                item => if let Some(end) = End::of(&item) { return Some(end) },
+            },
+            () = tunnels.changed() => return None,
+        }
+    }
+}
+
+impl End {
+    /// None while the watch goes on.
+    fn of(item: &WatchItem) -> Option<Self> {
+        match item {
+            WatchItem::Ended(Ended::Moved | Ended::Unloaded) => Some(Self::Stop),
+            WatchItem::Ended(_) => Some(Self::Restart),
+            WatchItem::Changes(_) | WatchItem::Progress(_) => None,
         }
     }
 }
@@ -150,13 +230,21 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(driver: &'a Driver, cluster: Arc<Cluster>, recorder: Recorder, root_ca: String) -> Self {
+    fn new(
+        driver: &'a Driver,
+        cluster: Arc<Cluster>,
+        recorder: Recorder,
+        root_ca: String,
+        connected: HashSet<String>,
+    ) -> Self {
         let kinds = registry().all().filter(|r| r.stored.is_none()).map(|r| {
             let name = if r.group.is_empty() { r.kind.to_string() } else { format!("{}.{}", r.kind, r.group) };
             (name, KindInfo { resource: r.store_name(), namespaced: r.namespaced })
         });
         let mut view = View::default();
-        view.contacts = Contacts::new(Timestamp::now());
+        let now = Timestamp::now();
+        view.contacts = Contacts::new(now);
+        connected.iter().for_each(|node| view.contacts.connected(node, now));
         view.settings = Settings {
             root_ca,
             pod_range: cluster.info().pod_range.clone(),
@@ -174,7 +262,7 @@ impl<'a> Run<'a> {
             seen: 0,
             queue: Queue::default(),
             running: JoinSet::new(),
-            connected: HashSet::new(),
+            connected,
             scheduling,
         }
     }
@@ -262,6 +350,16 @@ impl<'a> Run<'a> {
                 keys.into_iter().for_each(|key| self.queue.add((place, key), revision));
             }
         }
+    }
+
+    /// Whether there is nothing to do, nor anything planned, and a fresh start later would know as much: silence of nodes
+    /// without a tunnel is counted here alone.
+    fn may_rest(&self) -> bool {
+        self.running.is_empty()
+            && self.queue.is_idle()
+            && self.scheduling.is_idle()
+            && self.view.list::<Node>().all(|node| self.connected.contains(&node.meta.name))
+            && self.cluster.size().0 <= MOST_OBJECTS
     }
 
     fn can_work(&self) -> bool {

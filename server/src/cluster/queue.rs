@@ -115,6 +115,11 @@ impl<K: Clone + Ord + Hash> Queue<K> {
         Some(key)
     }
 
+    /// Whether nothing is wanted, now or later, beside what runs. (Who failed has a timer.)
+    pub fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.behind.is_empty() && self.timers.is_empty()
+    }
+
     pub fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }

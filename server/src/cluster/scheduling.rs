@@ -82,6 +82,11 @@ impl Scheduling {
         [self.due, self.remind_at].into_iter().flatten().min().filter(|_| ready)
     }
 
+    /// Whether there is nothing to do, now or later, until something changes.
+    pub fn is_idle(&self) -> bool {
+        !self.running && self.due.is_none() && self.remind_at.is_none()
+    }
+
     /// What is to be done now. If that is anything, a batch is under way until [`Scheduling::finish`].
     pub fn decide(&mut self, view: &View, seen: i64, now: Timestamp) -> Vec<Action> {
         if self.next(seen).is_none_or(|at| at > now) {

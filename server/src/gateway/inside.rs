@@ -10,12 +10,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use longshore_api::Status;
 use longshore_api::ids::ClusterId;
 use longshore_api::network::NETWORK_PATH;
 use longshore_api::node::RAW_KUBERNETES_PATH;
 use longshore_tunnel::Stream;
+use longshore_tunnel::lasting::Offer;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tower::ServiceExt;
@@ -52,7 +54,16 @@ impl Inside {
         }
     }
 
-    async fn answer(self, request: hyper::Request<hyper::body::Incoming>) -> Response {
+    async fn answer(self, mut request: hyper::Request<Incoming>) -> Response {
+        let offer = Offer::take(&mut request);
+        let response = self.route(request).await;
+        match offer {
+            Some(offer) => offer.answer(response),
+            None => response,
+        }
+    }
+
+    async fn route(self, request: hyper::Request<Incoming>) -> Response {
         let path = request.uri().path();
         if path == RAW_KUBERNETES_PATH {
             return self.kubernetes.upgrade(request).await;

@@ -37,7 +37,7 @@ use longshore_api::node::{Join, Joined, Renewed};
 use longshore_tunnel::{OpenError, Stream};
 use relay::Relays;
 pub use session::Agents;
-pub use sessions::{Contact, Sessions};
+pub use sessions::{Changes, Contact, Sessions};
 use std::sync::Arc;
 
 /// A node as its credential says, before or after it proved that it holds the key.

@@ -85,13 +85,13 @@ pub struct Cluster {
     info: ClusterInfo,
     epoch: AtomicI64,
     data_key: DataKey,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     companions: Companions,
     sequencer: Mutex<Sequencer>,
     pub(super) state: RwLock<State>,
     reached: tokio::sync::watch::Sender<Revision>,
     /// Milliseconds of boot time.
-    used: AtomicI64,
+    pub(super) used: AtomicI64,
     holds: AtomicUsize,
     wake_at: Mutex<Option<i64>>,
     unloaded: CancellationToken,
@@ -109,10 +109,12 @@ pub(super) struct State {
     minutes: VecDeque<(Duration, Revision)>,
     /// The partition of the log that is written to, and the first revision that surely lies in it.
     partition: (i64, Revision),
+    /// When something was last published, or thawed.
+    pub stirred: Duration,
     /// When each Event was last written (milliseconds), oldest first.
     events: VecDeque<(i64, Key, Revision)>,
     /// Set once the memory is let go of.
-    stopped: bool,
+    pub stopped: bool,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -144,6 +146,7 @@ impl Cluster {
             compacted,
             minutes: VecDeque::new(),
             partition: (i64::MIN, revision.next()),
+            stirred: clock::boottime(),
             events,
             stopped: false,
         };
@@ -197,7 +200,7 @@ impl Cluster {
 
     /// How many objects there are of each resource.
     pub fn counts(&self) -> BTreeMap<ResourceName, usize> {
-        self.state.read().memory.counts()
+        self.at_hand().memory.counts()
     }
 
     /// Open watches of clients.
@@ -220,14 +223,14 @@ impl Cluster {
 
     /// What this replica last knew, also past its lease: for `resourceVersion=0`.
     pub fn get_stale(&self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
-        let state = self.state.read();
+        let state = self.at_hand();
         state.loaded()?;
         Ok(state.memory.get(key).cloned())
     }
 
     /// All objects that `uid` owns, of whatever resource.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
-        self.state.read().memory.owned_by(uid)
+        self.at_hand().memory.owned_by(uid)
     }
 
     /// The newest state of `key`, in-flight writes included: linearizable, as `get` is, once `commit` was awaited.
@@ -246,7 +249,7 @@ impl Cluster {
     /// A page of a list, linearizable unless it names a revision or asks for a stale one.
     pub fn list(&self, query: &ListQuery) -> Result<Listing, StoreError> {
         let listing = {
-            let state = self.state.read();
+            let state = self.at_hand();
             state.loaded()?;
             let undone = match query.at {
                 None => BTreeMap::new(),
@@ -293,7 +296,7 @@ impl Cluster {
         if self.shared.flusher.is_away() || !self.shared.lease.holds() {
             return Judged::Turned(WriteError::Unavailable(AWAY.into()));
         }
-        let judged = self.sequencer.lock().judge(write, |key| self.state.read().memory.get(key).cloned());
+        let judged = self.sequencer.lock().judge(write, |key| self.at_hand().memory.get(key).cloned());
         if let (Judged::Accepted { first: true, .. }, Some(this)) = (&judged, self.this.upgrade()) {
             self.shared.flusher.call(this);
         }
@@ -430,6 +433,7 @@ impl Cluster {
         let mut sequencer = self.sequencer.lock();
         let more = sequencer.landed(&batch);
         let mut state = self.state.write();
+        self.thaw(&mut state);
         let round = match state.stopped {
             false => state.publish(&batch.changes, now, at, &self.shared.options.retention),
             // Nobody sees it here any more, but it is durable and will be acknowledged.
@@ -498,13 +502,16 @@ impl Cluster {
         *self.wake_at.lock()
     }
 
-    /// Lets go of history that is past its time, and notes the minute.
+    /// Lets go of history that is past its time, notes the minute, and freezes what has become quiet.
     pub(super) fn tidy(&self) {
         let now = clock::boottime();
         let mut state = self.state.write();
         state.history.trim(now);
         let keep = self.shared.options.retention;
         state.note_minute(now, &keep);
+        if self.is_quiet(&state, now) {
+            state.freeze();
+        }
     }
 
     /// Deletes the Events whose hour is over, so that watchers see them go. What could not be deleted is tried again later.
@@ -538,6 +545,7 @@ impl Cluster {
         let mut state = self.state.write();
         let mut due = Vec::new();
         while due.len() < EXPIRED_AT_ONCE && state.events.front().is_some_and(|(at, ..)| *at <= before) {
+            self.thaw(&mut state);
             let Some((_, key, revision)) = state.events.pop_front() else { break };
             // Written again since: its newer entry is further back.
             let object = state.memory.get(&key).filter(|o| o.revision == revision);
@@ -597,6 +605,7 @@ impl State {
             self.history.push(change.clone(), now);
             self.revision = object.revision;
         }
+        self.stirred = now;
         self.note_minute(now, keep);
         self.hub.publish(changes, Instant::now())
     }

@@ -3,10 +3,15 @@
 //! Pure: nothing here waits, locks or knows about time. The bytes are shared (`Arc<Object>`), so that a list clones
 //! pointers only. An index holds names, never objects, and is always checked against the whole selector afterwards: a
 //! wrong index could make a list slow, never wrong.
+//!
+//! A memory that nobody looks at can be frozen: what it held is packed away until it is thawed, and until then only its size
+//! is known.
 
+use super::frozen::{Frozen, Text};
 use super::object::{Key, Object, ResourceName, Revision};
 use longshore_api::selector::{FieldSelector, LabelSelector};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -55,6 +60,8 @@ pub(super) struct Memory {
     owned: HashMap<Arc<str>, BTreeSet<Key>>,
     count: usize,
     bytes: usize,
+    /// Where all of it is, if it isn't at hand.
+    frozen: Option<Frozen>,
 }
 
 /// The objects of one resource.
@@ -82,6 +89,29 @@ impl Memory {
     /// The size of all objects' JSON.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Packs everything away. What can't be packed stays as it is.
+    pub fn freeze(&mut self) {
+        let objects = self.tables.values().flat_map(|table| table.objects.values()).map(|object| &**object);
+        match Frozen::of(objects) {
+            Ok(frozen) => (self.tables, self.owned, self.frozen) = (HashMap::new(), HashMap::new(), Some(frozen)),
+            Err(error) => tracing::warn!(%error, "a cluster's objects could not be packed"),
+        }
+    }
+
+    /// Takes everything out again; `read` makes an object of its text. Nothing to do where nothing is frozen. An error leaves
+    /// it frozen.
+    pub fn thaw(&mut self, read: impl Fn(Text) -> io::Result<Object>) -> io::Result<()> {
+        let Some(frozen) = &self.frozen else { return Ok(()) };
+        let objects: Vec<Object> = frozen.texts()?.into_iter().map(read).collect::<Result<_, _>>()?;
+        *self = Self::default();
+        objects.into_iter().for_each(|object| self.insert(Arc::new(object)));
+        Ok(())
     }
 
     pub fn insert(&mut self, object: Arc<Object>) {

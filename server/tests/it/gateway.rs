@@ -14,6 +14,7 @@ use longshore_api::node::{
 use longshore_server::apiserver::NodeProxy;
 use longshore_server::gateway::Nodes;
 use longshore_tunnel::Ended;
+use longshore_tunnel::lasting;
 use longshore_tunnel::relay::Relayed;
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
@@ -312,15 +313,16 @@ async fn pods_reach_their_api_server_through_the_node_which_sees_only_bytes() {
 
 /// Lines of the network map, one frame each.
 struct Map {
-    body: hyper::body::Incoming,
+    body: lasting::Answer,
     rest: Vec<u8>,
 }
 
 impl Map {
     async fn open(tunnel: &crate::installation::Connected) -> Self {
         let request = Request::get(NETWORK_PATH).header("host", "server").body(Full::new(Bytes::new())).unwrap();
-        let response = tunnel.open(request).await;
+        let response = lasting::ask(tunnel.opener.open().await.unwrap(), request).await.unwrap();
         assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
         Self { body: response.into_body(), rest: Vec::new() }
     }
 
@@ -343,6 +345,40 @@ impl Map {
                 frame => frames.push(frame),
             }
         }
+    }
+}
+
+/// As agents ask for watches: raw once they run, plain where they are refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_watch_is_raw_and_ends_with_its_reader() {
+    let here = Installation::start().await;
+    let machine = here.join("n1").await;
+    let tunnel = machine.tunnel().await;
+    let pods = format!("/clusters/{}/api/v1/pods?watch=true&resourceVersion=0", here.cluster());
+    let ask = async |path: &str| {
+        let request = Request::get(path).header("host", "server").body(Full::new(Bytes::new())).unwrap();
+        lasting::ask(tunnel.opener.open().await.unwrap(), request).await.unwrap()
+    };
+    let refused = ask(&pods).await;
+    assert_eq!(refused.status(), 403, "others' pods");
+    let Ok(body) = refused.into_body().collect().await else { panic!("a refusal that ends") };
+    assert_eq!(serde_json::from_slice::<Value>(&body.to_bytes()).unwrap()["kind"], "Status");
+
+    let watch = ask(&format!("{pods}&fieldSelector=spec.nodeName%3Dn1")).await;
+    assert_eq!(watch.status(), 200);
+    assert_eq!(watch.headers()["content-type"], "application/json");
+    let mut body = watch.into_body();
+    assert!(matches!(body, lasting::Answer::Raw(_)));
+    assert_eq!(here.api("POST", "/api/v1/namespaces/default/pods", pod("mine", "n1")).await.status, 201);
+    let Some(Ok(event)) = body.frame().await else { panic!("an event") };
+    let event: Value = serde_json::from_slice(&event.into_data().unwrap()).unwrap();
+    assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("mine")));
+
+    let cluster = here.app.store.cluster(here.cluster()).await.unwrap();
+    assert_eq!(cluster.watchers(), 1);
+    drop(body);
+    while cluster.watchers() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! A whole cluster in memory: store, API, controllers and scheduler as they are, a pretended kubelet beside them.
 
 mod nodes;
+mod resting;
 mod scheduling;
 
 use super::*;

@@ -8,6 +8,7 @@ mod faults;
 #[allow(dead_code, reason = "what requests over HTTP are is not asked here")]
 mod linearizable;
 mod postgres;
+mod quiet;
 mod regressions;
 mod world;
 
