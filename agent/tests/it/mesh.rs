@@ -61,20 +61,19 @@ async fn it_begins_with_the_second_node_and_its_end_lets_nothing_out() {
     let meshed = join(&machine, &agent);
     let key = told(&agent, MESH_KEYS_ANNOTATION).await;
     key.parse::<PublicKey>().unwrap();
-    until_way(&machine, "unreachable").await;
+    until_way(&machine, "No route to host").await;
 
     push(&agent, &[other()]);
     let endpoint: SocketAddr = told(&agent, MESH_ENDPOINTS_ANNOTATION).await.parse().unwrap();
     assert_eq!(endpoint.ip(), HOST, "the cable into the namespace is none of the addresses");
     until_way(&machine, "dev mesh").await;
-    assert!(agent.links().await.is_empty(), "a peer is made by the first packet");
+    // No server has ever vouched for the other one: its packets go nowhere.
     assert_eq!(call(&pod.netns, FAR, 80).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-    assert_eq!(agent.links().await[0].node, "n2");
-    assert_eq!(agent.links().await[0].direct, None);
+    assert!(agent.links().await.is_empty());
 
     // Out through the host's own way it never goes.
     drop(meshed);
-    until_way(&machine, "unreachable").await;
+    until_way(&machine, "No route to host").await;
     assert_eq!(call(&pod.netns, FAR, 80).await.unwrap_err().kind(), io::ErrorKind::HostUnreachable);
     assert!(agent.links().await.is_empty());
 
