@@ -1,0 +1,7 @@
+//! The edge.
+pub mod host;
+pub mod ingress;
+pub mod model;
+pub mod path;
+pub mod services;
+pub mod table;
