@@ -102,7 +102,9 @@ mod tests {
     fn a_wildcard_is_for_exactly_one_label() {
         let wildcard = Host::parse("*.Foo.com").unwrap();
         assert_eq!(wildcard.to_string(), "*.foo.com");
-        for (host, expected) in [("bar.foo.com", true), ("baz.bar.foo.com", false), ("foo.com", false), (".foo.com", false)] {
+        for (host, expected) in
+            [("bar.foo.com", true), ("baz.bar.foo.com", false), ("foo.com", false), (".foo.com", false)]
+        {
             assert_eq!(wildcard.matches(host), expected, "{host}");
         }
     }
@@ -124,7 +126,9 @@ mod tests {
         assert_eq!(parsed("a.example.com."), Some(("a.example.com".into(), None)));
         assert_eq!(parsed("[::1]:80"), Some(("[::1]".into(), Some(80))));
         assert_eq!(parsed("10.0.0.1"), Some(("10.0.0.1".into(), None)));
-        for text in ["", "user@a.com", "a.com:x", "a.com:+1", "a.com:99999", "a.com/b", "[::1", "[::1]x", "a,b", "a.com:80:80"] {
+        for text in
+            ["", "user@a.com", "a.com:x", "a.com:+1", "a.com:99999", "a.com/b", "[::1", "[::1]x", "a,b", "a.com:80:80"]
+        {
             assert_eq!(parsed(text), None, "{text}");
         }
     }

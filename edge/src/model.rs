@@ -56,8 +56,13 @@ pub enum Condition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Plain HTTP is sent to the same address with `https`; `always` even where this edge has no certificate for it.
-    RedirectToHttps { always: bool },
-    Redirect { location: String, status: u16 },
+    RedirectToHttps {
+        always: bool,
+    },
+    Redirect {
+        location: String,
+        status: u16,
+    },
     /// The whole path becomes this one; with captures of a regular expression (`$1`).
     RewritePath(String),
     /// What the rule's prefix matched becomes this.

@@ -139,7 +139,9 @@ mod tests {
         ] {
             assert_eq!(PathMatch::prefix(prefix).matches(path), expected, "{prefix} {path}");
         }
-        for (exact, path, expected) in [("/foo", "/foo", true), ("/foo", "/bar", false), ("/foo", "/foo/", false), ("/foo/", "/foo", false)] {
+        for (exact, path, expected) in
+            [("/foo", "/foo", true), ("/foo", "/bar", false), ("/foo", "/foo/", false), ("/foo/", "/foo", false)]
+        {
             assert_eq!(PathMatch::Exact(exact.into()).matches(path), expected, "{exact} {path}");
         }
     }

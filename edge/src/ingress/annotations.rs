@@ -140,9 +140,10 @@ impl Annotations {
     pub fn read(all: &BTreeMap<String, String>) -> Self {
         let mut from = Reader { all, problems: Vec::new() };
         let mut read = Self::default();
-        read.refused = GUARDS.iter().find(|name| from.text(name).is_some_and(|v| v != "false")).map(|name| {
-            format!("annotation {name} protects in a way that this edge doesn't know; it is not served")
-        });
+        read.refused = GUARDS
+            .iter()
+            .find(|name| from.text(name).is_some_and(|v| v != "false"))
+            .map(|name| format!("annotation {name} protects in a way that this edge doesn't know; it is not served"));
         read.ssl_redirect = from.flag("ssl-redirect");
         read.force_ssl_redirect = from.flag("force-ssl-redirect").unwrap_or_default();
         read.redirect = redirect(&mut from);
@@ -184,10 +185,9 @@ impl Annotations {
 }
 
 fn redirect(from: &mut Reader<'_>) -> Option<(String, u16)> {
-    for (name, code_name, usual) in [
-        ("temporal-redirect", "temporal-redirect-code", 302),
-        ("permanent-redirect", "permanent-redirect-code", 301),
-    ] {
+    for (name, code_name, usual) in
+        [("temporal-redirect", "temporal-redirect-code", 302), ("permanent-redirect", "permanent-redirect-code", 301)]
+    {
         if let Some(to) = from.read(name, "address that starts with http://, https:// or /", location) {
             let code = |text: &str| text.parse().ok().filter(|code| (300..=308).contains(code));
             let code = from.read(code_name, "number from 300 to 308", code);

@@ -12,9 +12,8 @@ const DEFAULT_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
 /// Whether an Ingress is ours: by its class's controller, by the old annotation, or, where it names none, unless another
 /// controller's class is the default.
 pub fn is_ours(ingress: &Ingress, classes: &[IngressClass]) -> bool {
-    let class_is_ours = |class: &IngressClass| {
-        class.spec.as_ref().and_then(|spec| spec.controller.as_deref()) == Some(CONTROLLER)
-    };
+    let class_is_ours =
+        |class: &IngressClass| class.spec.as_ref().and_then(|spec| spec.controller.as_deref()) == Some(CONTROLLER);
     let named = |name: &str| classes.iter().find(|class| class.metadata.name.as_deref() == Some(name));
     if let Some(name) = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref()) {
         return named(name).is_some_and(class_is_ours);

@@ -134,7 +134,13 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn place(&mut self, name: &Name, at: usize, host: &str, path: &HTTPIngressPath) -> Option<(Host, PathMatch, Backend)> {
+    fn place(
+        &mut self,
+        name: &Name,
+        at: usize,
+        host: &str,
+        path: &HTTPIngressPath,
+    ) -> Option<(Host, PathMatch, Backend)> {
         let Some(host) = Host::parse(host) else {
             self.find(name, Reason::InvalidHost, format!("host {host:?} is none that a request could have"));
             return None;
@@ -160,8 +166,10 @@ impl<'a> Compiler<'a> {
         let places = self.hosts.entry(host.clone()).or_default();
         if let Some(other) = places.iter().find(|place| place.path == path) {
             let (path, other) = (path_text(&path), &other.source);
-            let message =
-                format!("host {host} with path {path} belongs to Ingress {}/{}, which is older", other.namespace, other.name);
+            let message = format!(
+                "host {host} with path {path} belongs to Ingress {}/{}, which is older",
+                other.namespace, other.name
+            );
             if other != name {
                 self.find(name, Reason::Conflict, message);
             }
@@ -190,7 +198,7 @@ impl<'a> Compiler<'a> {
         let name = name_of(ingress);
         let hosts_of_rules: Vec<&str> = {
             let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
-            rules.filter_map(|rule| rule.host.as_deref()).collect()
+            rules.filter_map(|rule| rule.host.as_deref()).filter(|host| !host.is_empty()).collect()
         };
         for tls in ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten()) {
             let named: Vec<&str> = tls.hosts.iter().flatten().map(String::as_str).collect();
@@ -205,7 +213,8 @@ impl<'a> Compiler<'a> {
                     (Some(secret), _) => CertificateSource::Secret(Name::new(&name.namespace, secret)),
                     (None, Host::Exact(exact)) => CertificateSource::Acme(exact.clone()),
                     (None, _) => {
-                        let why = format!("TLS host {host} needs a Secret: a certificate for it can't be got by itself");
+                        let why =
+                            format!("TLS host {host} needs a Secret: a certificate for it can't be got by itself");
                         self.find(&name, Reason::InvalidHost, why);
                         continue;
                     }
@@ -276,7 +285,8 @@ impl<'a> Compiler<'a> {
         filters.extend(read.rewrite_prefix.clone().map(Filter::RewritePrefix));
         filters.extend(read.host.clone().map(Filter::SetHost));
         let weighted = backends.iter().filter(|(_, weight)| *weight > 0);
-        let backends = weighted.map(|(backend, weight)| Weighted { backend: backend.clone(), weight: *weight }).collect();
+        let backends =
+            weighted.map(|(backend, weight)| Weighted { backend: backend.clone(), weight: *weight }).collect();
         Rule { path, conditions, filters, backends, policy: read.policy.clone(), source }
     }
 
@@ -293,8 +303,7 @@ impl<'a> Compiler<'a> {
             let backend = if to_canary { (backend.clone(), 1) } else { main() };
             rules.push(rule(vec![condition], &[backend]));
         }
-        let shared =
-            [(place.backend.clone(), canary.total - canary.weight), (backend.clone(), canary.weight)];
+        let shared = [(place.backend.clone(), canary.total - canary.weight), (backend.clone(), canary.weight)];
         rules.push(rule(Vec::new(), &shared));
         rules
     }

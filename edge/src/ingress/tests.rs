@@ -39,10 +39,8 @@ fn table(compiled: &Compiled) -> Table {
 
 /// The Services that a request could go to, with their weights.
 fn met(table: &Table, host: &str, path: &str, headers: &[(&str, &str)]) -> Vec<(String, u32)> {
-    let headers: HeaderMap = headers
-        .iter()
-        .map(|(k, v)| (HeaderName::try_from(*k).unwrap(), HeaderValue::try_from(*v).unwrap()))
-        .collect();
+    let headers: HeaderMap =
+        headers.iter().map(|(k, v)| (HeaderName::try_from(*k).unwrap(), HeaderValue::try_from(*v).unwrap())).collect();
     let backends = table.find(host, path, &headers).map(|met| &met.rule.backends);
     backends.into_iter().flatten().map(|w| (w.backend.service.name.clone(), w.weight)).collect()
 }
@@ -80,11 +78,8 @@ fn several_ingresses_of_a_host_are_one_and_the_older_has_what_both_claim() {
 #[test]
 fn hosts_go_from_exact_over_wildcard_to_any_and_then_to_a_default() {
     let default = json!({"defaultBackend": {"service": {"name": "default", "port": {"name": "http"}}}});
-    let rules = [
-        ("a.b.com", "Prefix", "/x", "exact"),
-        ("*.b.com", "Prefix", "/y", "wild"),
-        ("", "Prefix", "/z", "any"),
-    ];
+    let rules =
+        [("a.b.com", "Prefix", "/x", "exact"), ("*.b.com", "Prefix", "/y", "wild"), ("", "Prefix", "/z", "any")];
     let own = json!({"defaultBackend": {"service": {"name": "own", "port": {"number": 80}}}});
     let compiled = compile(
         &[
@@ -150,7 +145,16 @@ fn what_is_wrong_with_one_leaves_the_others_alone() {
     let resource = json!({"defaultBackend": {"resource": {"kind": "Bucket", "name": "b"}}});
     let compiled = compile(
         &[
-            ingress("regex", 1, &[("a.com", "ImplementationSpecific", "/(", "broken"), ("a.com", "ImplementationSpecific", "/v[0-9]+/", "version")], regex, json!({})),
+            ingress(
+                "regex",
+                1,
+                &[
+                    ("a.com", "ImplementationSpecific", "/(", "broken"),
+                    ("a.com", "ImplementationSpecific", "/v[0-9]+/", "version"),
+                ],
+                regex,
+                json!({}),
+            ),
             ingress("guarded", 2, &[("a.com", "Prefix", "/admin", "admin")], guarded, json!({})),
             ingress("resource", 3, &[], json!({}), resource),
             plain("fine", 4, &[("a.com", "Prefix", "/", "fine")]),
@@ -173,7 +177,12 @@ fn what_is_wrong_with_one_leaves_the_others_alone() {
 #[test]
 fn tls_hosts_have_a_secret_or_an_order() {
     let tls = json!({"tls": [{"hosts": ["a.com", "*.b.com"], "secretName": "s"}, {"hosts": ["c.com", "*.c.com"]}, {"secretName": "rest"}]});
-    let rules = [("a.com", "Prefix", "/", "x"), ("d.com", "Prefix", "/", "x"), ("x.b.com", "Prefix", "/", "x"), ("c.com", "Prefix", "/", "x")];
+    let rules = [
+        ("a.com", "Prefix", "/", "x"),
+        ("d.com", "Prefix", "/", "x"),
+        ("x.b.com", "Prefix", "/", "x"),
+        ("c.com", "Prefix", "/", "x"),
+    ];
     let compiled = compile(&[ingress("i", 1, &rules, json!({}), tls)], &[]);
     let table = table(&compiled);
     let secret = |name: &str| Some(CertificateSource::Secret(Name::new("a", name)));
@@ -197,8 +206,19 @@ fn tls_hosts_have_a_secret_or_an_order() {
 #[test]
 fn a_host_is_one_clusters_and_reserved_ones_are_nobodys() {
     let mine = compile(&[plain("i", 1, &[("app.com", "Prefix", "/", "mine"), ("", "Prefix", "/all", "mine")])], &[]);
-    let theirs =
-        compile(&[plain("i", 1, &[("app.com", "Prefix", "/x", "theirs"), ("own.net", "Prefix", "/", "theirs"), ("home.com", "Prefix", "/", "theirs"), ("", "Prefix", "/", "theirs")])], &[]);
+    let theirs = compile(
+        &[plain(
+            "i",
+            1,
+            &[
+                ("app.com", "Prefix", "/x", "theirs"),
+                ("own.net", "Prefix", "/", "theirs"),
+                ("home.com", "Prefix", "/", "theirs"),
+                ("", "Prefix", "/", "theirs"),
+            ],
+        )],
+        &[],
+    );
     let only = |hosts: &[&str]| Claims::Only(hosts.iter().map(|h| Host::parse(h).unwrap()).collect());
     let reserved = [Host::parse("home.com").unwrap()];
     let entries = vec![
@@ -239,7 +259,13 @@ fn expected(rows: &[(usize, Row)], host: &str, path: &str) -> Option<String> {
         host_fits && path_fits
     };
     let best = rows.iter().filter(fits).max_by_key(|(i, (age, h, kind, p))| {
-        let particular = if h.is_empty() { 0 } else if h.starts_with('*') { 1 } else { 2 };
+        let particular = if h.is_empty() {
+            0
+        } else if h.starts_with('*') {
+            1
+        } else {
+            2
+        };
         let exact = kind == "Exact";
         let length = if exact { p.len() } else { plain(p).len() };
         // Oldest first, then by name, then by place.
