@@ -1,0 +1,60 @@
+//! The edge's own answers: a status and a sentence, in gRPC's words for who speaks it.
+
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+/// Whether a request is gRPC, whose clients read a status from headers of a 200.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+pub fn refusal(mut exchange: Exchange, grpc: bool, status: StatusCode, why: &'static str) -> Response<ResponseBody> {
+    exchange.status = status.as_u16();
+    exchange.whole = true;
+    if grpc {
+        return grpc_refusal(exchange, status, why);
+    }
+    let text = format!("{} {}: {why}\n", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    let mut answer = Response::new(ResponseBody::ours(text, exchange));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// By the table that gRPC's own documents have for statuses of HTTP.
+fn grpc_refusal(exchange: Exchange, status: StatusCode, why: &'static str) -> Response<ResponseBody> {
+    let code = match status.as_u16() {
+        400 => "13",
+        403 => "7",
+        404 | 405 => "12",
+        413 => "8",
+        429 | 502..=504 => "14",
+        _ => "2",
+    };
+    let mut answer = Response::new(ResponseBody::ours("", exchange));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(code));
+    headers.insert("grpc-message", HeaderValue::from_static(why));
+    answer
+}
+
+pub fn redirect(mut exchange: Exchange, status: StatusCode, location: HeaderValue) -> Response<ResponseBody> {
+    exchange.status = status.as_u16();
+    exchange.whole = true;
+    let mut answer = Response::new(ResponseBody::ours("", exchange));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(LOCATION, location);
+    answer
+}
+
+pub fn text(mut exchange: Exchange, body: String) -> Response<ResponseBody> {
+    exchange.status = 200;
+    exchange.whole = true;
+    let mut answer = Response::new(ResponseBody::ours(body, exchange));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer
+}

@@ -1,0 +1,322 @@
+//! One request: whose it is, which rule it meets, what the rule's filters make of it, and who answers.
+
+use super::body::{RequestBody, ResponseBody};
+use super::exchange::Exchange;
+use super::forward::{self, Failure, Outgoing};
+use super::metrics::count;
+use super::serve::{Client, Running};
+use super::target::{Target, target};
+use super::upstream::Sender;
+use super::{Shared, answer, headers, tunnel};
+use crate::model::{Filter, Rule, Weighted};
+use crate::path::PathMatch;
+use crate::table::Table;
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use rand::Rng;
+use std::sync::Arc;
+use std::time::Instant;
+
+const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+
+pub async fn handle(
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    running: Running,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let grpc = answer::is_grpc(request.headers());
+    let mut exchange = Exchange {
+        shared: shared.clone(),
+        begun: Instant::now(),
+        client: client.address.ip(),
+        scheme: if client.tls { "https" } else { "http" },
+        version: request.version(),
+        method: request.method().clone(),
+        host: String::new(),
+        path: request.uri().path().to_string(),
+        request: request_id(request.headers()),
+        cluster: None,
+        source: None,
+        status: 0,
+        sent: 0,
+        whole: false,
+        broken: None,
+        busy: None,
+        place: None,
+        _running: running,
+    };
+    let (parts, body) = request.into_parts();
+    let target = match target(&parts) {
+        Ok(target) => target,
+        Err((status, why)) => return answer::refusal(exchange, grpc, status, why),
+    };
+    exchange.host.clone_from(&target.host);
+    if let Some(token) = target.path.strip_prefix(CHALLENGE_PATH)
+        && !client.tls
+        && let Some(shown) = shared.challenges.http(&target.host, token).await
+    {
+        return answer::text(exchange, shown);
+    }
+    let table = shared.table();
+    let Some(met) = table.find(&target.host, &target.path, &parts.headers) else {
+        return answer::refusal(exchange, grpc, StatusCode::NOT_FOUND, "nothing is served here");
+    };
+    exchange.cluster = Some(met.cluster.clone());
+    exchange.source = Some(met.rule.source.clone());
+    if misdirected(&table, &client, &target) {
+        let why = "this connection is for another host";
+        return answer::refusal(exchange, grpc, StatusCode::MISDIRECTED_REQUEST, why);
+    }
+    let request = Arrived { parts, body, target, grpc };
+    follow(exchange, &client, met.rule, request).await
+}
+
+struct Arrived {
+    parts: http::request::Parts,
+    body: Incoming,
+    target: Target,
+    grpc: bool,
+}
+
+/// A client may use one connection for several hosts whose certificate it accepted; never for those of different clusters.
+fn misdirected(table: &Table, client: &Client, target: &Target) -> bool {
+    let named = client.name.as_deref().filter(|name| *name != target.host);
+    named.is_some_and(|name| table.cluster(name) != table.cluster(&target.host))
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(&headers::X_REQUEST_ID).and_then(|v| v.to_str().ok());
+    let fit = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+    given.filter(fit).map_or_else(|| format!("{:032x}", rand::rng().random::<u128>()), String::from)
+}
+
+async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: Arrived) -> Response<ResponseBody> {
+    let shared = exchange.shared.clone();
+    let refuse = |exchange, status, why| answer::refusal(exchange, request.grpc, status, why);
+    let trusted = shared.trusts(exchange.client);
+    let policy = &rule.policy;
+    let within = |ranges: &[ipnet::IpNet]| ranges.iter().any(|range| range.contains(&exchange.client));
+    if within(&policy.deny) || !(policy.allow.is_empty() || within(&policy.allow)) {
+        return refuse(exchange, StatusCode::FORBIDDEN, "this address may not come here");
+    }
+    if let Some((status, location)) = redirect(rule, client, trusted, &shared, &request) {
+        return answer::redirect(exchange, status, location);
+    }
+    let limit = policy.body_limit.unwrap_or(u64::MAX).min(shared.settings.body_limit);
+    if request.body.size_hint().lower() > limit {
+        return refuse(exchange, StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than allowed");
+    }
+    exchange.place = shared.hosts.take(request.target.host.clone(), shared.settings.requests_per_host);
+    if exchange.place.is_none() {
+        count(&shared.metrics.refused);
+        return refuse(exchange, StatusCode::SERVICE_UNAVAILABLE, "there are too many requests for this host");
+    }
+    let cluster = exchange.cluster.clone();
+    let pool =
+        choose(&rule.backends).zip(cluster).and_then(|(backend, cluster)| shared.pool(&cluster, &backend.backend));
+    let Some(pool) = pool.filter(|pool| !pool.upstreams().is_empty()) else {
+        return refuse(exchange, StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready");
+    };
+    let grpc = request.grpc;
+    let wanted = (request.parts.version == Version::HTTP_11 && !policy.protocol.http2())
+        .then(|| headers::upgrade(&request.parts.headers))
+        .flatten()
+        .filter(|_| request.body.is_end_stream());
+    let Arrived { mut parts, body, target, .. } = request;
+    let on_client = parts.extensions.remove::<OnUpgrade>().filter(|_| wanted.is_some());
+    let Some(head) = outgoing(parts, &target, rule, &exchange, client, trusted, wanted) else {
+        return answer::refusal(exchange, grpc, StatusCode::BAD_REQUEST, "the path is none");
+    };
+    let body = RequestBody::new(body, limit, policy.send);
+    match forward::send(&shared, &pool, head, body, policy).await {
+        Ok(answered) => {
+            let forward::Answered { response, busy, connection } = answered;
+            exchange.busy = Some(busy);
+            exchange.status = response.status().as_u16();
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return match on_client {
+                    Some(on_client) => tunnel::switch(exchange, response, on_client),
+                    None => answer::refusal(exchange, grpc, StatusCode::BAD_GATEWAY, "the endpoint switched unasked"),
+                };
+            }
+            if let (Sender::Http1(sender), Some(busy)) = (connection, &exchange.busy) {
+                busy.0.clone().keep(sender, policy.protocol, shared.settings.upstream_kept);
+            }
+            pass_back(exchange, response, policy.read)
+        }
+        Err(failure) => {
+            exchange.broken = Some(failure.cause());
+            let (status, why) = failure.answer();
+            answer::refusal(exchange, grpc, status, why)
+        }
+    }
+}
+
+fn choose(backends: &[Weighted]) -> Option<&Weighted> {
+    let total: u64 = backends.iter().map(|b| u64::from(b.weight)).sum();
+    if backends.len() < 2 {
+        return backends.first();
+    }
+    let mut point = rand::rng().random_range(0..total.max(1));
+    backends.iter().find(|b| {
+        let weight = u64::from(b.weight);
+        let here = point < weight;
+        point = point.saturating_sub(weight);
+        here
+    })
+}
+
+fn redirect(
+    rule: &Rule,
+    client: &Client,
+    trusted: bool,
+    shared: &Shared,
+    request: &Arrived,
+) -> Option<(StatusCode, HeaderValue)> {
+    let by_proxy = trusted && request.parts.headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    let target = &request.target;
+    rule.filters.iter().find_map(|filter| match filter {
+        Filter::RedirectToHttps { always } => {
+            let plain = !client.tls && !by_proxy;
+            if !plain || !(*always || shared.certificate(&target.host).is_some()) {
+                return None;
+            }
+            let port = shared.settings.https_port;
+            let port = if port == 443 { String::new() } else { format!(":{port}") };
+            let query = request.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+            let location = format!("https://{}{port}{}{query}", target.host, target.path);
+            Some((StatusCode::PERMANENT_REDIRECT, HeaderValue::try_from(location).ok()?))
+        }
+        Filter::Redirect { location, status } => {
+            Some((StatusCode::from_u16(*status).ok()?, HeaderValue::try_from(location).ok()?))
+        }
+        _ => None,
+    })
+}
+
+/// The request's head as the endpoint gets it; None where a rewritten path is none.
+fn outgoing(
+    mut parts: http::request::Parts,
+    target: &Target,
+    rule: &Rule,
+    exchange: &Exchange,
+    client: &Client,
+    trusted: bool,
+    upgrade: Option<HeaderValue>,
+) -> Option<Outgoing> {
+    let trailers = headers::accepts_trailers(&parts.headers);
+    headers::strip_hop(&mut parts.headers);
+    parts.headers.remove(EXPECT);
+    let path = rewritten(rule, &target.path);
+    let path = match parts.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let path = PathAndQuery::try_from(path).ok()?;
+    let told = rule.filters.iter().find_map(|filter| match filter {
+        Filter::SetHost(host) => Some(host.as_str()),
+        _ => None,
+    });
+    let authority = told.unwrap_or(&target.authority);
+    headers::forwarded(&mut parts.headers, exchange.client, trusted, exchange.scheme, &target.authority, client.port);
+    parts.headers.insert(headers::X_REQUEST_ID, HeaderValue::try_from(&exchange.request).ok()?);
+    let protocol = rule.policy.protocol;
+    if protocol.http2() {
+        parts.headers.remove(HOST);
+        let scheme = if protocol.tls() { "https" } else { "http" };
+        parts.uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok()?;
+        parts.version = Version::HTTP_2;
+        if trailers {
+            parts.headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+        }
+    } else {
+        parts.headers.insert(HOST, HeaderValue::try_from(authority).ok()?);
+        parts.uri = Uri::from(path);
+        parts.version = Version::HTTP_11;
+        if let Some(protocol) = upgrade {
+            parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(http::header::UPGRADE, protocol);
+        } else if trailers {
+            parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("te"));
+            parts.headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    Some(Outgoing { method: parts.method, uri: parts.uri, version: parts.version, headers: parts.headers })
+}
+
+fn rewritten(rule: &Rule, path: &str) -> String {
+    for filter in &rule.filters {
+        match (filter, &rule.path) {
+            (Filter::RewritePath(to), PathMatch::Regex(regex)) => return expand(to, regex, path),
+            (Filter::RewritePath(to), _) => return to.clone(),
+            (Filter::RewritePrefix(to), PathMatch::Prefix(prefix)) => {
+                let rest = path.strip_prefix(prefix.as_str()).unwrap_or(path);
+                let joined = format!("{}{rest}", to.trim_end_matches('/'));
+                return if joined.starts_with('/') { joined } else { format!("/{joined}") };
+            }
+            _ => {}
+        }
+    }
+    path.to_string()
+}
+
+/// `$1` to `$9` become what the expression captured, as nginx does it.
+fn expand(to: &str, regex: &regex::Regex, path: &str) -> String {
+    let Some(captures) = regex.captures(path) else { return to.to_string() };
+    let mut out = String::new();
+    let mut rest = to;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        match after.chars().next().and_then(|c| c.to_digit(10)) {
+            Some(number) => {
+                out.push_str(captures.get(number as usize).map_or("", |m| m.as_str()));
+                rest = &after[1..];
+            }
+            None => {
+                out.push('$');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn pass_back(
+    exchange: Exchange,
+    response: Response<Incoming>,
+    patience: std::time::Duration,
+) -> Response<ResponseBody> {
+    let (mut parts, body) = response.into_parts();
+    headers::strip_hop(&mut parts.headers);
+    if exchange.version == Version::HTTP_10 && body.size_hint().exact().is_none() {
+        parts.headers.remove(CONTENT_LENGTH);
+    }
+    parts.version = Version::default();
+    parts.extensions.clear();
+    Response::from_parts(parts, ResponseBody::theirs(body, patience, exchange))
+}
+
+impl Failure {
+    fn answer(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Connect(_) => (StatusCode::BAD_GATEWAY, "no endpoint can be reached"),
+            Self::Broken(_) => (StatusCode::BAD_GATEWAY, "the endpoint broke off"),
+            Self::Late => (StatusCode::GATEWAY_TIMEOUT, "the endpoint didn't answer in time"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than allowed"),
+            Self::ClientSilent => (StatusCode::REQUEST_TIMEOUT, "the body didn't come in time"),
+        }
+    }
+
+    fn cause(&self) -> String {
+        match self {
+            Self::Connect(error) => error.to_string(),
+            Self::Broken(error) => error.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+}

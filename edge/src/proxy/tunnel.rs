@@ -1,0 +1,92 @@
+//! After an upgrade: bytes both ways, until one end is done or nothing passed for too long.
+
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use super::headers;
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+
+/// The endpoint agreed: tells the client so and passes on what follows.
+pub fn switch(mut exchange: Exchange, mut response: Response<Incoming>, client: OnUpgrade) -> Response<ResponseBody> {
+    let endpoint = hyper::upgrade::on(&mut response);
+    let (mut parts, _) = response.into_parts();
+    let protocol = parts.headers.get(UPGRADE).cloned().unwrap_or(HeaderValue::from_static("websocket"));
+    headers::strip_hop(&mut parts.headers);
+    let idle = exchange.shared.settings.tunnel_idle;
+    tokio::spawn(async move {
+        match tokio::try_join!(client, endpoint) {
+            Ok((client, endpoint)) => {
+                let passed = pass(TokioIo::new(client), TokioIo::new(endpoint), idle).await;
+                match passed {
+                    Ok(sent) => (exchange.sent, exchange.whole) = (sent, true),
+                    Err(error) => exchange.broken = Some(error.to_string()),
+                }
+            }
+            Err(error) => exchange.broken = Some(error.to_string()),
+        }
+        drop(exchange);
+    });
+    let mut answer = Response::new(ResponseBody::Empty);
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *answer.headers_mut() = parts.headers;
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    answer.headers_mut().insert(UPGRADE, protocol);
+    answer
+}
+
+/// Bytes that the client got.
+async fn pass<A, B>(client: A, endpoint: B, idle: Duration) -> io::Result<u64>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let read = Arc::new(AtomicU64::new(0));
+    let (mut client, mut endpoint) = (Counting(client, read.clone()), Counting(endpoint, read.clone()));
+    let silence = async {
+        loop {
+            let before = read.load(Ordering::Relaxed);
+            tokio::time::sleep(idle).await;
+            if read.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        passed = copy_bidirectional(&mut client, &mut endpoint) => passed.map(|(_, sent)| sent),
+        () = silence => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing passed for too long")),
+    }
+}
+
+/// Counts what is read.
+struct Counting<S>(S, Arc<AtomicU64>);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counting<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.0).poll_read(cx, buffer);
+        self.1.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counting<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,317 @@
+//! Endpoints: which of them gets a request, the connections that are kept to it, and how one is passed over after failures.
+
+use super::Settings;
+use super::body::RequestBody;
+use super::dial::{Dialer, Endpoint};
+use crate::model::Protocol;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rand::Rng;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What one backend's requests are spread over.
+#[derive(Default)]
+pub struct Pool {
+    upstreams: Vec<Arc<Upstream>>,
+}
+
+pub struct Upstream {
+    pub endpoint: Endpoint,
+    outstanding: AtomicUsize,
+    health: Mutex<Health>,
+    /// Connections of HTTP/1.1 that wait for a request; the last one was used last.
+    idle: Mutex<Vec<Idle>>,
+    /// One connection of HTTP/2 for each protocol that has it.
+    shared: [tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>; 2],
+    removed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Health {
+    failures: u32,
+    /// Passed over until then.
+    until: Option<Instant>,
+}
+
+struct Idle {
+    protocol: Protocol,
+    since: Instant,
+    sender: http1::SendRequest<RequestBody>,
+}
+
+/// The longest that an endpoint is passed over; the first time is a sixteenth of it.
+const LONGEST_PENALTY: Duration = Duration::from_secs(16);
+
+pub enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// A connection for a request.
+pub struct Connection {
+    pub sender: Sender,
+    /// It has served others before, so that its end may have been on the way.
+    pub reused: bool,
+}
+
+impl Pool {
+    /// These endpoints from now on; those that were there before keep their connections, the others lose the idle ones.
+    pub fn replace(&self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        let known = |endpoint: &Endpoint| self.upstreams.iter().find(|u| u.endpoint == *endpoint).cloned();
+        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        for endpoint in endpoints {
+            upstreams.push(known(&endpoint).unwrap_or_else(|| Arc::new(Upstream::new(endpoint))));
+        }
+        for old in &self.upstreams {
+            if !upstreams.iter().any(|kept| Arc::ptr_eq(kept, old)) {
+                old.remove();
+            }
+        }
+        Self { upstreams }
+    }
+
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
+    /// The less busy of two that are taken by chance among those that work and aren't in `tried`; where none works, among all.
+    pub fn pick(&self, tried: &[Arc<Upstream>]) -> Option<Arc<Upstream>> {
+        let now = Instant::now();
+        let untried = || self.upstreams.iter().filter(|u| !tried.iter().any(|t| Arc::ptr_eq(t, u)));
+        let mut candidates: Vec<&Arc<Upstream>> = untried().filter(|u| u.works(now)).collect();
+        if candidates.is_empty() {
+            candidates = untried().collect();
+        }
+        let mut random = rand::rng();
+        match candidates.len() {
+            0 => None,
+            1 => Some(candidates[0].clone()),
+            count => {
+                let first = random.random_range(0..count);
+                let second = (first + random.random_range(1..count)) % count;
+                let busy = |at: usize| candidates[at].outstanding.load(Ordering::Relaxed);
+                Some(candidates[if busy(second) < busy(first) { second } else { first }].clone())
+            }
+        }
+    }
+}
+
+impl Upstream {
+    fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            outstanding: AtomicUsize::new(0),
+            health: Mutex::default(),
+            idle: Mutex::default(),
+            shared: Default::default(),
+            removed: AtomicBool::new(false),
+        }
+    }
+
+    fn works(&self, now: Instant) -> bool {
+        self.health.lock().until.is_none_or(|until| until <= now)
+    }
+
+    /// It could not be connected to: passed over for a while, longer each time.
+    pub fn failed(&self) {
+        let mut health = self.health.lock();
+        health.failures = (health.failures + 1).min(5);
+        health.until = Some(Instant::now() + LONGEST_PENALTY / (1 << (5 - health.failures)));
+    }
+
+    pub fn worked(&self) {
+        *self.health.lock() = Health::default();
+    }
+
+    fn remove(&self) {
+        self.removed.store(true, Ordering::Release);
+        self.idle.lock().clear();
+        for shared in &self.shared {
+            if let Ok(mut shared) = shared.try_lock() {
+                shared.take();
+            }
+        }
+    }
+
+    /// Ends connections that nobody used for this long.
+    pub fn sweep(&self, age: Duration) {
+        self.idle.lock().retain(|idle| idle.since.elapsed() < age && !idle.sender.is_closed());
+    }
+
+    /// One that is kept, or a new one. `fresh`: a new one in any case.
+    pub async fn connect(
+        self: &Arc<Self>,
+        dialer: &dyn Dialer,
+        protocol: Protocol,
+        patience: Duration,
+        settings: &Settings,
+        fresh: bool,
+    ) -> io::Result<Connection> {
+        let dialed = async {
+            if !protocol.http2() {
+                if let Some(sender) = (!fresh).then(|| self.take_idle(protocol, settings.upstream_idle)).flatten() {
+                    return Ok(Connection { sender: Sender::Http1(sender), reused: true });
+                }
+                let sender = self.dial_http1(dialer, protocol, settings).await?;
+                return Ok(Connection { sender: Sender::Http1(sender), reused: false });
+            }
+            let mut shared = self.shared[usize::from(protocol.tls())].lock().await;
+            if let Some(sender) = shared.as_ref().filter(|s| !s.is_closed() && !fresh) {
+                return Ok(Connection { sender: Sender::Http2(sender.clone()), reused: true });
+            }
+            let sender = self.dial_http2(dialer, protocol, settings).await?;
+            *shared = Some(sender.clone());
+            Ok(Connection { sender: Sender::Http2(sender), reused: false })
+        };
+        match tokio::time::timeout(patience, dialed).await {
+            Ok(connection) => connection,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the endpoint can't be connected to in time")),
+        }
+    }
+
+    fn take_idle(&self, protocol: Protocol, age: Duration) -> Option<http1::SendRequest<RequestBody>> {
+        let mut idle = self.idle.lock();
+        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < age);
+        let at = idle.iter().rposition(|kept| kept.protocol == protocol && kept.sender.is_ready())?;
+        Some(idle.remove(at).sender)
+    }
+
+    /// Keeps a connection for the next request, as soon as the answer on it has been read.
+    pub fn keep(self: Arc<Self>, mut sender: http1::SendRequest<RequestBody>, protocol: Protocol, most: usize) {
+        if sender.is_ready() {
+            self.put(sender, protocol, most);
+            return;
+        }
+        tokio::spawn(async move {
+            if sender.ready().await.is_ok() {
+                self.put(sender, protocol, most);
+            }
+        });
+    }
+
+    fn put(&self, sender: http1::SendRequest<RequestBody>, protocol: Protocol, most: usize) {
+        let mut idle = self.idle.lock();
+        // Looked at under the lock, so that nothing is kept after the removal emptied it.
+        if idle.len() < most && !self.removed.load(Ordering::Acquire) {
+            idle.push(Idle { protocol, since: Instant::now(), sender });
+        }
+    }
+
+    async fn dial_http1(
+        &self,
+        dialer: &dyn Dialer,
+        protocol: Protocol,
+        settings: &Settings,
+    ) -> io::Result<http1::SendRequest<RequestBody>> {
+        let io = TokioIo::new(super::dial::dial(dialer, &self.endpoint, protocol).await?);
+        let mut builder = http1::Builder::new();
+        builder.max_headers(settings.headers).max_buf_size(settings.header_bytes.max(64 << 10));
+        let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to an endpoint broke");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn dial_http2(
+        &self,
+        dialer: &dyn Dialer,
+        protocol: Protocol,
+        settings: &Settings,
+    ) -> io::Result<http2::SendRequest<RequestBody>> {
+        let io = TokioIo::new(super::dial::dial(dialer, &self.endpoint, protocol).await?);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .adaptive_window(true);
+        let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an endpoint broke");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+/// A request that an endpoint is at work on.
+pub struct Busy(pub Arc<Upstream>);
+
+impl Busy {
+    pub fn new(upstream: Arc<Upstream>) -> Self {
+        upstream.outstanding.fetch_add(1, Ordering::Relaxed);
+        Self(upstream)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_api::ids::ClusterId;
+
+    fn pool(count: u16) -> Pool {
+        let endpoint =
+            |port| Endpoint { cluster: ClusterId::new("c-1"), node: "n".into(), address: ([10, 0, 0, 1], port).into() };
+        Pool::default().replace((1..=count).map(endpoint))
+    }
+
+    #[test]
+    fn what_failed_is_passed_over_while_another_works() {
+        let pool = pool(3);
+        pool.upstreams[0].failed();
+        pool.upstreams[1].failed();
+        for _ in 0..50 {
+            assert!(Arc::ptr_eq(&pool.pick(&[]).unwrap(), &pool.upstreams[2]));
+        }
+        // With nothing left that works, one that failed is better than none.
+        let next = pool.pick(&[pool.upstreams[2].clone()]).unwrap();
+        assert!(!Arc::ptr_eq(&next, &pool.upstreams[2]));
+        assert!(pool.pick(&pool.upstreams.clone()).is_none());
+        pool.upstreams[0].worked();
+        let mut seen = [false; 3];
+        for _ in 0..200 {
+            let picked = pool.pick(&[]).unwrap();
+            seen[pool.upstreams.iter().position(|u| Arc::ptr_eq(u, &picked)).unwrap()] = true;
+        }
+        assert_eq!(seen, [true, false, true]);
+    }
+
+    #[test]
+    fn the_busiest_of_all_is_never_taken() {
+        let pool = pool(3);
+        let busy: Vec<Busy> = (0..2).map(|_| Busy::new(pool.upstreams[1].clone())).collect();
+        for _ in 0..100 {
+            assert!(!Arc::ptr_eq(&pool.pick(&[]).unwrap(), &pool.upstreams[1]));
+        }
+        drop(busy);
+        assert_eq!(pool.upstreams[1].outstanding.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_penalty_grows_to_its_longest() {
+        let pool = pool(1);
+        let upstream = &pool.upstreams[0];
+        let rest = || upstream.health.lock().until.unwrap().saturating_duration_since(Instant::now());
+        upstream.failed();
+        assert!(rest() <= LONGEST_PENALTY / 16);
+        for _ in 0..9 {
+            upstream.failed();
+        }
+        assert!(rest() > LONGEST_PENALTY / 2 && rest() <= LONGEST_PENALTY);
+    }
+}

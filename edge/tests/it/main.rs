@@ -1,0 +1,9 @@
+//! The edge over real sockets: clients in front, endpoints behind.
+
+mod support;
+
+mod connections;
+mod http;
+mod routes;
+mod tls;
+mod upgrades;

@@ -1,0 +1,56 @@
+use crate::support::*;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Agrees to the first upgrade and sends back what comes.
+async fn switching() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut head).await.unwrap();
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: websocket\r\n"), "{head}");
+        assert!(head.contains("sec-websocket-key: x\r\n"), "{head}");
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\nhello").await.unwrap();
+        let (mut read, mut write) = stream.split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_websocket_passes_both_ways_and_ends_with_its_client() {
+    let test = TestEdge::with(&[switching().await], json!({})).await;
+    let mut client = TcpStream::connect(test.http).await.unwrap();
+    client.write_all(b"GET /ws HTTP/1.1\r\nHost: a.com\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"hello") {
+        assert_ne!(client.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+    }
+    let head = String::from_utf8_lossy(&seen).to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+    assert!(head.contains("sec-websocket-accept: y"), "{head}");
+    client.write_all(b"ping").await.unwrap();
+    let mut back = [0; 4];
+    client.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"ping");
+    client.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut back).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn an_upgrade_to_http2_is_not_passed_on() {
+    let test = TestEdge::with(&[echo("one").await], json!({})).await;
+    let headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    let request = format!("GET / HTTP/1.1\r\nHost: a.com\r\nConnection: close\r\n{headers}\r\n");
+    let got = got(&test.raw(&request).await);
+    let headers = got["headers"].as_object().unwrap();
+    for name in ["upgrade", "http2-settings", "connection"] {
+        assert!(!headers.contains_key(name), "{name}");
+    }
+}
