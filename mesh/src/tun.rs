@@ -60,16 +60,19 @@ impl Tun {
 
     pub(crate) fn open(self) -> io::Result<Device> {
         // SAFETY: the descriptor is owned, and stays the same one for as long as it is registered.
-        Ok(Device(unsafe { AsyncFd::register(self.0) }?))
+        Ok(Device(unsafe { AsyncFd::register_with_interest(self.0, READ) }?))
     }
 }
+
+/// An interface that someone deletes is an error and never readable.
+const READ: Interest = Interest::READABLE.add(Interest::ERROR);
 
 pub(crate) struct Device(AsyncFd<OwnedFd>);
 
 impl Device {
     /// Waits for a packet: header and packet into `buffer`.
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.async_io(Interest::READABLE, |fd| nix::unistd::read(fd, buffer).map_err(Into::into)).await
+        self.0.async_io(READ, |fd| nix::unistd::read(fd, buffer).map_err(Into::into)).await
     }
 
     /// None: there is none now.

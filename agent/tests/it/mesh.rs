@@ -71,6 +71,12 @@ async fn it_begins_with_the_second_node_and_its_end_lets_nothing_out() {
     assert_eq!(call(&pod.netns, FAR, 80).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     assert!(agent.links().await.is_empty());
 
+    // Whoever takes the device away gets it back.
+    let inside = Netns::from_path(machine.dir.path().join("c-a/network/netns")).unwrap();
+    run(&inside, "ip", &["link", "delete", "mesh"]);
+    until_way(&machine, "No route to host").await;
+    until_way(&machine, "dev mesh").await;
+
     // Out through the host's own way it never goes.
     drop(meshed);
     until_way(&machine, "No route to host").await;

@@ -133,7 +133,7 @@ async fn one(network: &Arc<PodNetwork>, link: &connection::Link, exchange: &Arc<
     // The pod range's route leads into the device from now on. What is wrong is kept for the node's condition.
     let _ = network.mend(&mut *network.kept.lock().await).await;
     tracing::info!(port, mtu, "pods reach those of other nodes");
-    node.serve(&mut mesh, &inside, &ground, exchange).await
+    node.serve(&mut mesh, &ground, exchange).await
 }
 
 /// Questions for the links of the mesh, which is its keeper's alone.
@@ -216,13 +216,7 @@ impl Node<'_> {
         });
     }
 
-    async fn serve(
-        &mut self,
-        mesh: &mut Mesh,
-        inside: &Inside,
-        ground: &Ground,
-        exchange: &Exchange,
-    ) -> Result<(), Error> {
+    async fn serve(&mut self, mesh: &mut Mesh, ground: &Ground, exchange: &Exchange) -> Result<(), Error> {
         let broken = |e: std::io::Error| Error::Failed(format!("the mesh broke: {e}"));
         let mut insides = self.network.inside.subscribe();
         let mut changes = self.network.map.changes();
@@ -232,10 +226,11 @@ impl Node<'_> {
         let mut moves = host::watched(&self.network.host)?.into_events().await;
         let mut tunnel = None;
         let mut noted: Option<tokio::time::Instant> = None;
+        let mut told = None;
         mesh.set_addresses(host::addresses(&host).await?);
         loop {
             let stays = insides.borrow_and_update().as_ref().is_some_and(|inside| Ground::of(inside) == *ground);
-            if !stays || !inside.netlink.get_link_by_name(MESH).await.is_ok_and(|link| link.is_some()) {
+            if !stays {
                 return Ok(());
             }
             if self.link.is_up() && noted.is_none_or(|at| at.elapsed() >= NOTED) {
@@ -244,7 +239,12 @@ impl Node<'_> {
             }
             let until = self.keys.trusted_until();
             changes.mark_unchanged();
-            mesh.set_peers(self.network.map.read(|map: &Map| peers::of(map, &self.network.node, until)));
+            let peers = self.network.map.read(|map| peers::of(map, &self.network.node, until));
+            // Most changes of the map are about Services; all paths are looked at when peers are set.
+            if told.as_ref() != Some(&peers) {
+                mesh.set_peers(peers.clone());
+                told = Some(peers);
+            }
             self.endpoints = candidates.borrow_and_update().clone();
             self.announce();
             let now = SystemTime::now();
