@@ -62,6 +62,11 @@ impl Kubectl {
         }
     }
 
+    /// What a shell in a pod prints. `pod`: its name, and its namespace's where that is another one.
+    pub fn shell(&self, pod: &[&str], command: &str) -> Result<String, String> {
+        self.try_run(&[&["exec"], pod, &["--", "sh", "-c", command]].concat())
+    }
+
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> String {
         self.try_run(arguments).unwrap_or_else(|error| panic!("kubectl {}: {error}", arguments.join(" ")))

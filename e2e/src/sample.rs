@@ -21,3 +21,18 @@ spec:
 "
     )
 }
+
+/// A pod `name`, labelled by it, that does nothing, quick to end.
+pub fn idle_pod(namespace: &str, name: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {{name: main, image: 'longshore/hello:v1', command: [sleep, '3600']}}
+"
+    )
+}

@@ -14,6 +14,8 @@ pub struct Relayed {
 
 /// Bytes that one message carries at most.
 pub const MOST_RELAYED: usize = 65_536;
+/// A message with what stands before those: segment, and an id of up to 255 bytes with its length.
+pub const LONGEST: usize = MOST_RELAYED + 2 + 1 + 255;
 
 impl Relayed {
     /// As a message between node and server: segment (two bytes, big-endian), the peer's id with its length before it (one

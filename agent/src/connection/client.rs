@@ -1,8 +1,8 @@
 //! The cluster's Kubernetes API over the tunnel: a service for [`kube::Client`].
 //!
 //! Requests have streams of the tunnel to themselves while they last; a stream whose answer was read to its end serves the
-//! next one. Watches are asked for as answers that last. While the tunnel is down requests fail at once: nobody who heals pods may hang on a server that is away. When
-//! it ends, so do all answers, watches among them.
+//! next one. Watches are asked for as answers that last. While the tunnel is down requests fail at once: nobody who heals pods
+//! may hang on a server that is away. When it ends, so do all answers, watches among them.
 
 use super::Link;
 use futures::FutureExt;

@@ -4,8 +4,7 @@ use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Response, header};
 use longshore_api::node::{RELAY_PATH, RELAY_PROTOCOL, TUNNEL_PATH, TUNNEL_PROTOCOL};
-use longshore_tunnel::relay::MOST_RELAYED;
-use longshore_tunnel::{LONGEST_MESSAGE, READ_BUFFER};
+use longshore_tunnel::{LONGEST_MESSAGE, READ_BUFFER, relay};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -40,7 +39,7 @@ pub struct Speech {
 pub const TUNNEL: Speech =
     Speech { path: TUNNEL_PATH, protocol: TUNNEL_PROTOCOL, read_buffer: READ_BUFFER, longest: LONGEST_MESSAGE };
 pub const RELAY: Speech =
-    Speech { path: RELAY_PATH, protocol: RELAY_PROTOCOL, read_buffer: 64 * 1024, longest: MOST_RELAYED + 512 };
+    Speech { path: RELAY_PATH, protocol: RELAY_PROTOCOL, read_buffer: 64 * 1024, longest: relay::LONGEST };
 
 /// Asks the server at `authority` for it.
 pub async fn open(

@@ -37,7 +37,7 @@ spec:
 }
 
 fn fetch(kubectl: &Kubectl, from: &str, url: &str) -> Result<String, String> {
-    kubectl.try_run(&["exec", from, "--", "wget", "-q", "-O", "-", url])
+    kubectl.shell(&[from], &format!("wget -q -O - {url}"))
 }
 
 /// How `node` reaches `other`.

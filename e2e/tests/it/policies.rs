@@ -3,37 +3,13 @@
 use longshore_e2e::{Docker, Installation, Kubectl, eventually, sample};
 use std::time::Duration;
 
-const OTHERS: &str = "---
+const SERVICE: &str = "---
 apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec:
   selector: {app: hello}
   ports: [{name: front, port: 80, targetPort: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, labels: {app: client}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: main, image: 'longshore/hello:v1', command: [sleep, '3600']}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: stranger, labels: {app: stranger}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: main, image: 'longshore/hello:v1', command: [sleep, '3600']}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: guest, namespace: other, labels: {app: guest}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: main, image: 'longshore/hello:v1', command: [sleep, '3600']}
 ";
 
 const INGRESS: &str = "
@@ -63,13 +39,8 @@ spec:
     ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 ";
 
-/// What a program in a pod prints.
-fn inside(kubectl: &Kubectl, pod: &[&str], command: &str) -> Result<String, String> {
-    kubectl.try_run(&[&["exec"], pod, &["--", "sh", "-c", command]].concat())
-}
-
 fn fetch(kubectl: &Kubectl, pod: &[&str]) -> Result<String, String> {
-    inside(kubectl, pod, "busybox timeout 2 wget -q -O - http://web.default.svc.cluster.local/")
+    kubectl.shell(pod, "busybox timeout 2 wget -q -O - http://web.default.svc.cluster.local/")
 }
 
 #[track_caller]
@@ -97,7 +68,9 @@ fn policies_say_who_reaches_whom() {
     eventually("the namespace has its account", Duration::from_secs(20), || {
         kubectl.try_run(&["get", "serviceaccount", "default", "-n", "other"]).map(drop)
     });
-    kubectl.apply(&format!("{}{}", sample::deployment(2, "v1"), OTHERS));
+    let pods = [("default", "client"), ("default", "stranger"), ("other", "guest")];
+    let pods = pods.map(|(namespace, name)| sample::idle_pod(namespace, name)).concat();
+    kubectl.apply(&[&sample::deployment(2, "v1"), SERVICE, &pods].concat());
     for name in ["client", "stranger"] {
         kubectl.wait_ready_pods(&format!("app={name}"), 1);
     }
@@ -124,15 +97,15 @@ fn policies_say_who_reaches_whom() {
     for pod in kubectl.wait_ready_pods("app=hello", 3) {
         let ip = pod["status"]["podIP"].as_str().expect("an address").to_owned();
         let ask = format!("busybox timeout 2 wget -q -O - http://{ip}:8080/");
-        let refused = inside(&kubectl, &stranger, &ask).expect_err("nobody lets it in");
+        let refused = kubectl.shell(&stranger, &ask).expect_err("nobody lets it in");
         assert!(refused.contains("143"), "{refused}");
-        inside(&kubectl, &client, &ask).expect("it is let in");
+        kubectl.shell(&client, &ask).expect("it is let in");
     }
 
     // What goes out: names are found, and nobody else.
     kubectl.apply(EGRESS);
     closes(&kubectl, &client);
-    let found = inside(&kubectl, &client, "nslookup web.default.svc.cluster.local").expect("names are allowed");
+    let found = kubectl.shell(&client, "nslookup web.default.svc.cluster.local").expect("names are allowed");
     assert!(found.contains("web.default.svc.cluster.local"), "{found}");
     let hello = r#"[{"op": "add", "path": "/spec/egress/-", "value": {"to": [{"podSelector": {"matchLabels": {"app": "hello"}}}]}}]"#;
     kubectl.run(&["patch", "netpol", "client", "--type", "json", "-p", hello]);

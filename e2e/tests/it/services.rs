@@ -26,19 +26,11 @@ kind: Service
 metadata: {name: nobody}
 spec:
   ports: [{name: front, port: 80}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, labels: {app: client}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: main, image: 'longshore/hello:v1', command: [sleep, '3600']}
 ";
 
 /// What a program in pod `client` prints.
 fn inside(kubectl: &Kubectl, command: &str) -> Result<String, String> {
-    kubectl.try_run(&["exec", "client", "--", "sh", "-c", command])
+    kubectl.shell(&["client"], command)
 }
 
 fn fetch(kubectl: &Kubectl, url: &str) -> Result<String, String> {
@@ -52,7 +44,7 @@ fn a_service_is_found_by_address_and_name_and_follows_its_pods() {
     docker.make_sample_image();
     let _agent = installation.start_agent("worker", &docker);
     let kubectl = installation.kubectl();
-    kubectl.apply(&format!("{}{OTHERS}", sample::deployment(2, "v1")));
+    kubectl.apply(&[&sample::deployment(2, "v1"), OTHERS, &sample::idle_pod("default", "client")].concat());
     kubectl.wait_ready_pods("app=client", 1);
     let names = |kubectl: &Kubectl, count| -> Vec<String> {
         let pods = kubectl.wait_ready_pods("app=hello", count);

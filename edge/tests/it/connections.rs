@@ -6,6 +6,7 @@ use hyper_util::rt::TokioIo;
 use longshore_edge::{Claims, Settings};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -79,8 +80,8 @@ async fn requests_are_spread() {
     assert_eq!(seen.len(), 3);
 }
 
-#[tokio::test]
-async fn a_host_has_no_more_requests_at_once_than_allowed() {
+/// An endpoint that answers when it is let: who is inside counts up the first, and each permit of the second lets one out.
+async fn held() -> (SocketAddr, Arc<Semaphore>, Arc<Semaphore>) {
     let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (inside, held) = (entered.clone(), gate.clone());
     let slow = endpoint(move |_| {
@@ -90,8 +91,13 @@ async fn a_host_has_no_more_requests_at_once_than_allowed() {
             let _ = held.acquire().await;
             Response::new(Full::from("done"))
         }
-    })
-    .await;
+    });
+    (slow.await, entered, gate)
+}
+
+#[tokio::test]
+async fn a_host_has_no_more_requests_at_once_than_allowed() {
+    let (slow, entered, gate) = held().await;
     let test = Arc::new(TestEdge::start(Settings { requests_per_host: 2, ..Settings::default() }).await);
     test.edge.set_routes(&cluster(), Claims::All, routes(&[("a.com", "web")], json!({})));
     test.endpoints(&[slow]);
@@ -122,17 +128,7 @@ async fn an_address_has_no_more_connections_than_allowed() {
 
 #[tokio::test]
 async fn a_stop_lets_what_runs_end_and_closes_what_waits() {
-    let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (inside, held) = (entered.clone(), gate.clone());
-    let slow = endpoint(move |_| {
-        let (inside, held) = (inside.clone(), held.clone());
-        async move {
-            inside.add_permits(1);
-            let _ = held.acquire().await;
-            Response::new(Full::from("done"))
-        }
-    })
-    .await;
+    let (slow, entered, gate) = held().await;
     let test = TestEdge::with(&[slow], json!({})).await;
     let stream = TcpStream::connect(test.http).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();

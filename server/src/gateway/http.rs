@@ -20,14 +20,12 @@ use longshore_api::Status;
 use longshore_api::node::{
     CREDENTIAL_PATH, JOIN_PATH, Join, NODE_ID_LABEL, RELAY_PATH, RELAY_PROTOCOL, TUNNEL_PATH, TUNNEL_PROTOCOL,
 };
-use longshore_tunnel::relay::MOST_RELAYED;
+use longshore_tunnel::relay;
 use std::sync::Arc;
 
 /// A join is a token, a name and a key.
 const LARGEST_BODY: usize = 16 * 1024;
 
-/// A relayed message with its head.
-const LONGEST_RELAYED: usize = MOST_RELAYED + 512;
 /// What one read of a relay's line takes at most.
 const RELAY_BUFFER: usize = 16 * 1024;
 
@@ -148,8 +146,8 @@ async fn open_relay(
             let relays = door.gateway.relays().clone();
             upgrade
                 .read_buffer_size(RELAY_BUFFER)
-                .max_message_size(LONGEST_RELAYED)
-                .max_frame_size(LONGEST_RELAYED)
+                .max_message_size(relay::LONGEST)
+                .max_frame_size(relay::LONGEST)
                 .on_upgrade(move |socket| async move {
                     let Member { cluster, node, name, .. } = &member;
                     tokio::select! {

@@ -121,48 +121,15 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::channel::mpsc as pipe;
-    use futures::{Sink, Stream};
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    /// One end of a pretended WebSocket.
-    struct End(pipe::Sender<Bytes>, pipe::Receiver<Bytes>);
-
-    fn socket() -> (End, End) {
-        let ((a, b), (c, d)) = (pipe::channel(0), pipe::channel(0));
-        (End(a, d), End(c, b))
-    }
-
-    impl Stream for End {
-        type Item = io::Result<Bytes>;
-        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            self.1.poll_next_unpin(cx).map(|next| next.map(Ok))
-        }
-    }
-
-    impl Sink<Bytes> for End {
-        type Error = io::Error;
-        fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.0.poll_ready(cx).map_err(io::Error::other)
-        }
-        fn start_send(mut self: Pin<&mut Self>, item: Bytes) -> io::Result<()> {
-            self.0.start_send(item).map_err(io::Error::other)
-        }
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.0.poll_flush_unpin(cx).map_err(io::Error::other)
-        }
-        fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.0.poll_close_unpin(cx).map_err(io::Error::other)
-        }
-    }
+    use crate::gateway::testing::pair;
 
     fn message(peer: &str, bytes: &'static [u8]) -> Bytes {
         Relayed { peer: NodeId::new(peer), segment: 100, bytes: Bytes::from_static(bytes) }.encode().unwrap()
     }
 
-    fn join(relays: &Relays, cluster: &str, node: &str) -> (End, tokio::task::JoinHandle<io::Result<()>>) {
-        let (near, far) = socket();
+    /// A line with hardly any room on the way.
+    fn join(relays: &Relays, cluster: &str, node: &str) -> (impl Messages, tokio::task::JoinHandle<io::Result<()>>) {
+        let (near, far) = pair(64);
         let (relays, cluster, node) = (relays.clone(), ClusterId::new(cluster), NodeId::new(node));
         (near, tokio::spawn(async move { relays.serve(&cluster, &node, far).await }))
     }

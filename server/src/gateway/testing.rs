@@ -16,13 +16,19 @@ pub struct Agent {
 impl Agent {
     /// Connects as the node `name`.
     pub fn connect(sessions: &Sessions, cluster: &ClusterId, name: &str) -> Self {
-        let (near, far) = tokio::io::duplex(64 * 1024);
-        let (server, mut unused) = Tunnel::start(messages(near), Side::Server, Config::default());
-        let (opener, incoming) = Tunnel::start(messages(far), Side::Agent, Config::default());
+        let (near, far) = pair(64 * 1024);
+        let (server, mut unused) = Tunnel::start(near, Side::Server, Config::default());
+        let (opener, incoming) = Tunnel::start(far, Side::Agent, Config::default());
         sessions.attach(cluster, &NodeId::new(format!("n-{name}")), name, server);
         tokio::spawn(async move { while unused.next().await.is_some() {} });
         Self { opener, _incoming: incoming }
     }
+}
+
+/// Two ends of a WebSocket in memory, with room for so many bytes on the way.
+pub fn pair(room: usize) -> (impl Messages, impl Messages) {
+    let (near, far) = tokio::io::duplex(room);
+    (messages(near), messages(far))
 }
 
 fn messages(end: tokio::io::DuplexStream) -> impl Messages {
