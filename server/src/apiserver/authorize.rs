@@ -161,6 +161,11 @@ const VIEWER: &[Rule] = &[
     Rule { groups: &["coordination.k8s.io"], resources: &["leases"], verbs: &READS },
     Rule { groups: &["discovery.k8s.io"], resources: &["endpointslices"], verbs: &READS },
     Rule { groups: &["events.k8s.io"], resources: &["events"], verbs: &READS },
+    Rule {
+        groups: &["networking.k8s.io"],
+        resources: &["ingressclasses", "ingresses", "ingresses/status"],
+        verbs: &READS,
+    },
     Rule { groups: &["scheduling.k8s.io"], resources: &["priorityclasses"], verbs: &READS },
 ];
 
@@ -186,6 +191,7 @@ const DEVELOPER: &[Rule] = &[
     },
     Rule { groups: &["coordination.k8s.io"], resources: &["leases"], verbs: CHANGES },
     Rule { groups: &["events.k8s.io"], resources: &["events"], verbs: CHANGES },
+    Rule { groups: &["networking.k8s.io"], resources: &["ingresses"], verbs: CHANGES },
 ];
 
 const EVERYTHING: &[Rule] = &[Rule { groups: &["*"], resources: &["*"], verbs: &["*"] }];
