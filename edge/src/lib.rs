@@ -9,6 +9,7 @@
 //!
 //! It knows no server, no agent and no store.
 
+pub mod acme;
 pub mod challenge;
 pub mod host;
 pub mod ingress;

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod acme;
 mod connections;
 mod http;
 mod routes;

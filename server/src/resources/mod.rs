@@ -12,6 +12,8 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
 mod findings;
+pub mod ingress;
+pub mod ingress_class;
 mod labels;
 pub mod lease;
 pub mod namespace;

@@ -19,6 +19,8 @@ static KINDS: &[&Resource] = &[
     &priority_class::RESOURCE,
     &lease::RESOURCE,
     &endpoint_slice::RESOURCE,
+    &ingress::RESOURCE,
+    &ingress_class::RESOURCE,
     &network_policy::RESOURCE,
 ];
 

@@ -7,6 +7,7 @@ mod crowds;
 mod faults;
 mod fuzz;
 mod gateway;
+mod ingresses;
 mod installation;
 mod joining;
 mod kubernetes;

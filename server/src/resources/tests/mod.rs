@@ -130,5 +130,17 @@ pub fn samples() -> Vec<(&'static str, Value)> {
             json!({"metadata": {"name": "gold", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}, "value": 1000,
                 "globalDefault": true, "description": "for what earns money", "preemptionPolicy": "Never"}),
         ),
+        (
+            "ingresses.networking.k8s.io",
+            json!({"metadata": meta("web"), "spec": {"ingressClassName": "edge", "tls": [{"hosts": ["shop.example.com"], "secretName": "shop-tls"}],
+                "rules": [{"host": "shop.example.com", "http": {"paths": [{"path": "/", "pathType": "Prefix",
+                    "backend": {"service": {"name": "web", "port": {"name": "http"}}}}]}}]},
+                "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}}),
+        ),
+        (
+            "ingressclasses.networking.k8s.io",
+            json!({"metadata": {"name": "edge", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"controller": "longshore.dev/edge"}}),
+        ),
     ]
 }

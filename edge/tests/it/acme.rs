@@ -1,0 +1,333 @@
+//! Certificates from a real authority: Debian's `pebble`, which fetches challenges from the edge and refuses one nonce in
+//! twenty.
+
+use crate::support::*;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use longshore_edge::acme::*;
+use longshore_edge::challenge::{Answering, Challenges};
+use longshore_edge::tls::Certificate;
+use longshore_edge::{Claims, Edge, Settings};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+const HOST: &str = "shop.example.org";
+
+/// Everything in memory, for one replica or several.
+#[derive(Default)]
+struct Memory {
+    account: Mutex<Option<String>>,
+    certificates: Mutex<BTreeMap<String, Issued>>,
+    challenges: Mutex<BTreeMap<String, Challenge>>,
+    opened: Mutex<usize>,
+}
+
+impl Store for Memory {
+    fn account(&self) -> Answering<'_, String> {
+        Box::pin(async { self.account.lock().unwrap().clone() })
+    }
+    fn save_account<'a>(&'a self, credentials: &'a str) -> Storing<'a> {
+        *self.account.lock().unwrap() = Some(credentials.into());
+        Box::pin(async { Ok(()) })
+    }
+    fn certificate<'a>(&'a self, host: &'a str) -> Answering<'a, Issued> {
+        Box::pin(async move { self.certificates.lock().unwrap().get(host).cloned() })
+    }
+    fn save_certificate<'a>(&'a self, host: &'a str, issued: &'a Issued) -> Storing<'a> {
+        self.certificates.lock().unwrap().insert(host.into(), issued.clone());
+        Box::pin(async { Ok(()) })
+    }
+    fn open<'a>(&'a self, host: &'a str, challenge: &'a Challenge) -> Storing<'a> {
+        *self.opened.lock().unwrap() += 1;
+        self.challenges.lock().unwrap().insert(host.into(), challenge.clone());
+        Box::pin(async { Ok(()) })
+    }
+    fn close<'a>(&'a self, host: &'a str) -> Storing<'a> {
+        self.challenges.lock().unwrap().remove(host);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+struct FromMemory(Arc<Memory>);
+
+impl Challenges for FromMemory {
+    fn http<'a>(&'a self, host: &'a str, wanted: &'a str) -> Answering<'a, String> {
+        Box::pin(async move {
+            match self.0.challenges.lock().unwrap().get(host) {
+                Some(Challenge::Http { token, text }) if token == wanted => Some(text.clone()),
+                _ => None,
+            }
+        })
+    }
+    fn tls<'a>(&'a self, host: &'a str) -> Answering<'a, Certificate> {
+        Box::pin(async move {
+            match self.0.challenges.lock().unwrap().get(host) {
+                Some(Challenge::Tls(shown)) => Certificate::from_pem(shown.chain.as_bytes(), shown.key.as_bytes()).ok(),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// HTTP over TLS to one address, trusting one certificate.
+struct Client {
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+}
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: http::Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, ProtocolError>> + Send>> {
+        let (address, config) = (self.address, self.config.clone());
+        Box::pin(async move {
+            let other = |error: Box<dyn std::error::Error + Send + Sync>| ProtocolError::Other(error);
+            let answered = async {
+                let stream = TcpStream::connect(address).await?;
+                let name = ServerName::try_from("localhost")?;
+                let tls = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
+                let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
+                tokio::spawn(connection);
+                let mut request = request;
+                let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+                *request.uri_mut() = request.uri().path_and_query().cloned().map(Into::into).unwrap_or_default();
+                request.headers_mut().insert(http::header::HOST, host.try_into()?);
+                let (parts, body) = sender.send_request(request).await?.into_parts();
+                let body = http_body_util::Full::new(body.collect().await?.to_bytes());
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(BytesResponse::from(http::Response::from_parts(
+                    parts, body,
+                )))
+            };
+            answered.await.map_err(other)
+        })
+    }
+}
+
+/// pebble and its name server, ended with the test.
+struct Authority {
+    directory: String,
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+    programs: Vec<Child>,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        for program in &mut self.programs {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
+    }
+}
+
+async fn free_port() -> u16 {
+    nobody().await.port()
+}
+
+impl Authority {
+    /// Looks for challenges at these ports of this machine, whatever the host.
+    async fn start(http: u16, https: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_string()]).unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+        std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let (port, management, dns, names) =
+            (free_port().await, free_port().await, free_port().await, free_port().await);
+        let config = json!({"pebble": {"listenAddress": format!("127.0.0.1:{port}"), "managementListenAddress": format!("127.0.0.1:{management}"),
+            "certificate": path("cert.pem"), "privateKey": path("key.pem"), "httpPort": http, "tlsPort": https, "ocspResponderURL": ""}});
+        std::fs::write(path("pebble.json"), config.to_string()).unwrap();
+        let quiet = |command: &mut Command| {
+            let missing = "the packages that `scripts/setup` installs are needed: pebble";
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect(missing)
+        };
+        let (dns, names) = (format!("127.0.0.1:{dns}"), format!("127.0.0.1:{names}"));
+        let mut servers = Command::new("pebble-challtestsrv");
+        servers.args([
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+            "-doh",
+            "",
+            "-defaultIPv6",
+            "",
+            "-defaultIPv4",
+            "127.0.0.1",
+        ]);
+        servers.args(["-dns01", &dns, "-management", &names]);
+        let mut pebble = Command::new("pebble");
+        pebble.args(["-config", &path("pebble.json"), "-dnsserver", &dns]).env("PEBBLE_VA_NOSLEEP", "1");
+        let programs = vec![quiet(&mut servers), quiet(&mut pebble)];
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+        let address: SocketAddr = ([127, 0, 0, 1], port).into();
+        let directory = format!("https://localhost:{port}/dir");
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(address).await.is_err() || TcpStream::connect(&names).await.is_err() {
+            assert!(std::time::Instant::now() < deadline, "pebble doesn't start");
+            tokio::task::yield_now().await;
+        }
+        Self { directory, address, config, programs, _folder: folder }
+    }
+
+    async fn issuer(&self, store: &Arc<Memory>, proof: Proof) -> Issuer {
+        let client = Box::new(Client { address: self.address, config: self.config.clone() });
+        Issuer::start(&self.directory, &[], client, store.clone(), proof).await.unwrap()
+    }
+}
+
+async fn edge(store: &Arc<Memory>) -> (Edge, SocketAddr, SocketAddr, watch::Sender<bool>) {
+    let edge = Edge::start(Settings::default(), Arc::new(Tcp::default()), Arc::new(FromMemory(store.clone())));
+    let (stop, stopped) = watch::channel(false);
+    let (http, https) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let addresses = (http.local_addr().unwrap(), https.local_addr().unwrap());
+    let (plain, secure, also) = (edge.clone(), edge.clone(), stopped.clone());
+    tokio::spawn(async move { plain.serve_http(http, stopped).await });
+    tokio::spawn(async move { secure.serve_https(https, also).await });
+    (edge, addresses.0, addresses.1, stop)
+}
+
+/// What the edge shows for the host.
+async fn shown(https: SocketAddr) -> Option<CertificateDer<'static>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let seen = Arc::new(Mutex::new(None));
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Seen(seen.clone()))).with_no_client_auth();
+    let stream = TcpStream::connect(https).await.unwrap();
+    let name = ServerName::try_from(HOST).unwrap();
+    let _ = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    seen.lock().unwrap().take()
+}
+
+/// Notes the certificate and goes no further.
+#[derive(Debug)]
+struct Seen(Arc<Mutex<Option<CertificateDer<'static>>>>);
+
+impl rustls::client::danger::ServerCertVerifier for Seen {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = Some(shown.clone().into_owned());
+        Err(rustls::Error::General("seen".into()))
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("seen".into()))
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("seen".into()))
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+async fn issued_by(proof: Proof) {
+    let store = Arc::new(Memory::default());
+    // The challenge is answered by one replica, ordered by another.
+    let (_answering, http, https, _stop) = edge(&store).await;
+    let authority = Authority::start(http.port(), https.port()).await;
+    let issuer = authority.issuer(&store, proof).await;
+    let issued = issuer.issue(HOST).await.unwrap();
+    Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes()).unwrap();
+    let (begin, end) = issued.validity().unwrap();
+    assert!(begin < jiff::Timestamp::now() && jiff::Timestamp::now() < end);
+    assert_eq!(store.certificates.lock().unwrap()[HOST], issued);
+    assert_eq!((*store.opened.lock().unwrap(), store.challenges.lock().unwrap().len()), (1, 0));
+    // The account is kept: another start is the same one, and what it proved counts.
+    let account = store.account.lock().unwrap().clone();
+    authority.issuer(&store, proof).await.issue(HOST).await.unwrap();
+    assert_eq!(*store.account.lock().unwrap(), account);
+}
+
+#[tokio::test]
+async fn a_certificate_is_issued_for_what_http_proves() {
+    issued_by(Proof::Http).await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_issued_for_what_tls_proves() {
+    issued_by(Proof::TlsAlpn).await;
+}
+
+#[tokio::test]
+async fn an_authority_that_finds_no_answer_says_so() {
+    let store = Arc::new(Memory::default());
+    // It looks where nobody listens.
+    let authority = Authority::start(free_port().await, free_port().await).await;
+    let issuer = authority.issuer(&store, Proof::Http).await;
+    let Err(Error::Refused { host, why }) = issuer.issue(HOST).await else { panic!("issued") };
+    assert_eq!(host, HOST);
+    assert!(why.contains("connection") || why.contains("refused"), "{why}");
+    assert!(store.challenges.lock().unwrap().is_empty() && store.certificates.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_host_is_kept_in_certificates() {
+    let store = Arc::new(Memory::default());
+    let (edge, http, https, _stop) = edge(&store).await;
+    let tls = json!({"longshore.dev/acme": "true"});
+    edge.set_routes(&cluster(), Claims::All, routes(&[(HOST, "web")], tls));
+    assert_eq!(shown(https).await, None);
+    let authority = Authority::start(http.port(), https.port()).await;
+    let issuer = Arc::new(authority.issuer(&store, Proof::Http).await);
+    let (hosts, wanted) = watch::channel(BTreeSet::from([HOST.to_string()]));
+    let (keeper, keeping) = (issuer.clone(), edge.clone());
+    let task = tokio::spawn(async move { keep(&keeper, &keeping, &cluster(), wanted, Pace::default()).await });
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let first = loop {
+        assert!(std::time::Instant::now() < deadline, "no certificate came");
+        if let Some(first) = shown(https).await {
+            break first;
+        }
+    };
+    let kept = store.certificates.lock().unwrap()[HOST].clone();
+    assert_eq!(CertificateDer::from_pem_slice(kept.chain.as_bytes()).unwrap(), first);
+    // A host that is wanted no more loses its certificate; wanted again, it has the one that was kept.
+    hosts.send(BTreeSet::new()).unwrap();
+    while shown(https).await.is_some() {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    hosts.send(BTreeSet::from([HOST.to_string()])).unwrap();
+    while shown(https).await.as_ref() != Some(&first) {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    drop(hosts);
+    task.await.unwrap();
+}
