@@ -163,15 +163,11 @@ const VIEWER: &[Rule] = &[
     Rule { groups: &["coordination.k8s.io"], resources: &["leases"], verbs: &READS },
     Rule { groups: &["discovery.k8s.io"], resources: &["endpointslices"], verbs: &READS },
     Rule { groups: &["events.k8s.io"], resources: &["events"], verbs: &READS },
-<<<<<<< HEAD
-    Rule { groups: &["networking.k8s.io"], resources: &["networkpolicies"], verbs: &READS },
-=======
     Rule {
         groups: &["networking.k8s.io"],
-        resources: &["ingressclasses", "ingresses", "ingresses/status"],
+        resources: &["ingressclasses", "ingresses", "ingresses/status", "networkpolicies"],
         verbs: &READS,
     },
->>>>>>> c6483810dd1e37ff7489921bfa353291d48b1cb9
     Rule { groups: &["scheduling.k8s.io"], resources: &["priorityclasses"], verbs: &READS },
 ];
 
@@ -197,11 +193,7 @@ const DEVELOPER: &[Rule] = &[
     },
     Rule { groups: &["coordination.k8s.io"], resources: &["leases"], verbs: CHANGES },
     Rule { groups: &["events.k8s.io"], resources: &["events"], verbs: CHANGES },
-<<<<<<< HEAD
-    Rule { groups: &["networking.k8s.io"], resources: &["networkpolicies"], verbs: CHANGES },
-=======
-    Rule { groups: &["networking.k8s.io"], resources: &["ingresses"], verbs: CHANGES },
->>>>>>> c6483810dd1e37ff7489921bfa353291d48b1cb9
+    Rule { groups: &["networking.k8s.io"], resources: &["ingresses", "networkpolicies"], verbs: CHANGES },
 ];
 
 const EVERYTHING: &[Rule] = &[Rule { groups: &["*"], resources: &["*"], verbs: &["*"] }];
