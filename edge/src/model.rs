@@ -155,8 +155,8 @@ pub struct CertificateUse {
 pub enum CertificateSource {
     /// A Secret of type `kubernetes.io/tls`.
     Secret(Name),
-    /// Got from the authority under the host's own name.
-    Acme(String),
+    /// Got for the host by the edge itself, under the host's name.
+    Automatic(String),
 }
 
 impl Routes {
@@ -170,9 +170,9 @@ impl Routes {
     }
 
     /// Hosts for which a certificate is to be got.
-    pub fn acme_hosts(&self) -> BTreeSet<&str> {
+    pub fn automatic_hosts(&self) -> BTreeSet<&str> {
         let wanted = self.certificates.iter().filter_map(|c| match &c.from {
-            CertificateSource::Acme(host) => Some(host.as_str()),
+            CertificateSource::Automatic(host) => Some(host.as_str()),
             CertificateSource::Secret(_) => None,
         });
         wanted.collect()

@@ -3,6 +3,7 @@
 use crate::accounts::{self, Accounts};
 use crate::apiserver::{self, Api};
 use crate::cluster::Drivers;
+use crate::edge::{self, EdgeRoom, Listeners};
 use crate::gateway::download::Downloads;
 use crate::gateway::{self, Departures, Gateway};
 use crate::health;
@@ -19,34 +20,50 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tower::ServiceExt;
 
+/// What a replica is made of.
+pub struct AppSettings {
+    pub pool: PgPool,
+    pub master: Arc<MasterKey>,
+    /// `https://host:port` under which clients reach this installation.
+    pub base_url: String,
+    /// Where agents' binaries lie; none: beside this program.
+    pub downloads: Option<PathBuf>,
+    pub alone: bool,
+    pub edge: Option<edge::Settings>,
+}
+
 /// The rooms of one replica.
 pub struct App {
     pub store: Store,
     pub accounts: Arc<Accounts>,
     pub gateway: Gateway,
     pub api: Api,
+    pub edge: Option<EdgeRoom>,
     pool: PgPool,
     downloads: PathBuf,
 }
 
 impl App {
-    pub async fn open(
-        pool: PgPool,
-        master: Arc<MasterKey>,
-        base_url: String,
-        downloads: Option<PathBuf>,
-        alone: bool,
-    ) -> Result<Self, ServeError> {
+    pub async fn open(settings: AppSettings) -> Result<(Self, Option<Listeners>), ServeError> {
+        let AppSettings { pool, master, base_url, downloads, alone, edge } = settings;
         let options = StoreOptions { advertise: base_url.clone(), alone, ..StoreOptions::new(Arc::new(registry())) };
         let store = Store::open(pool.clone(), master.clone(), options).await?;
         store.on_load(Arc::new(apiserver::admission::Bootstrap));
-        let accounts = Accounts::open(pool.clone(), store.clone(), master, base_url).await?;
+        let accounts = Accounts::open(pool.clone(), store.clone(), master.clone(), base_url).await?;
         let gateway = Gateway::new();
         let api = Api::new(Arc::new(gateway.clone()), accounts.clone());
         store.on_load(Arc::new(Drivers::new(api.clone(), gateway.sessions().clone(), accounts.clone())));
         store.on_load(Arc::new(Departures::new(accounts.clone(), gateway.sessions().clone())));
+        let edge = edge.map(|settings| {
+            let (api, accounts) = (api.clone(), accounts.clone());
+            EdgeRoom::open(settings, pool.clone(), master, gateway.clone(), api, accounts)
+        });
+        let (edge, listeners) = edge.unzip();
+        if let Some(edge) = &edge {
+            store.on_load(Arc::new(edge.clone()));
+        }
         let downloads = downloads.unwrap_or_else(beside_this_program);
-        Ok(Self { store, accounts, gateway, api, pool, downloads })
+        Ok((Self { store, accounts, gateway, api, edge, pool, downloads }, listeners))
     }
 
     /// Everything that the port serves.
@@ -64,7 +81,7 @@ impl App {
             .merge(stream::router(self.accounts.clone(), api.clone()))
             .merge(agents)
             .merge(gateway::download::router(downloads))
-            .merge(health::router(self.store.clone(), self.gateway.clone()))
+            .merge(health::router(self.store.clone(), self.gateway.clone(), self.edge.clone()))
             .fallback(move |request| api_or_page(api, request))
     }
 

@@ -1,5 +1,6 @@
 //! `/readyz` and `/metrics` of the replica, for those who run it.
 
+use crate::edge::EdgeRoom;
 use crate::gateway::Gateway;
 use crate::metrics::{Kind, Page};
 use crate::process::listener::Peer;
@@ -16,18 +17,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 struct Replica {
     store: Store,
     gateway: Gateway,
+    edge: Option<EdgeRoom>,
 }
 
 /// `/healthz` and `/livez` (the process answers), `/readyz` (it can serve: Postgres answers and the lease holds), and
 /// `/metrics`, to this machine only: its numbers are about all tenants together.
-pub fn router(store: Store, gateway: Gateway) -> Router {
+pub fn router(store: Store, gateway: Gateway, edge: Option<EdgeRoom>) -> Router {
     LazyLock::force(&STARTED);
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(Replica { store, gateway })
+        .with_state(Replica { store, gateway, edge })
 }
 
 /// Seconds since 1970.
@@ -79,6 +81,9 @@ impl Replica {
         );
         page.sample("longshore_relayed_bytes_total", &[("outcome", "carried")], relayed.carried);
         page.sample("longshore_relayed_bytes_total", &[("outcome", "dropped")], relayed.dropped);
+        if let Some(edge) = &self.edge {
+            edge.metrics().iter().for_each(|family| tell(&mut page, family));
+        }
         page.gauge("process_start_time_seconds", "When this process started, since 1970.", *STARTED);
         if let Some(usage) = Usage::read() {
             page.family("process_cpu_seconds_total", Kind::Counter, "User and system time.");
@@ -87,6 +92,19 @@ impl Replica {
             page.gauge("process_open_fds", "Open file descriptors.", usage.open_files);
         }
         page
+    }
+}
+
+fn tell(page: &mut Page, family: &longshore_edge::Family) {
+    let kind = match family.kind {
+        longshore_edge::Kind::Counter => Kind::Counter,
+        longshore_edge::Kind::Gauge => Kind::Gauge,
+        longshore_edge::Kind::Histogram => Kind::Histogram,
+    };
+    page.family(family.name, kind, family.help);
+    for sample in &family.samples {
+        let labels: Vec<(&str, &str)> = sample.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        page.sample(&format!("{}{}", family.name, sample.suffix), &labels, sample.value);
     }
 }
 

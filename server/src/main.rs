@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use longshore_server::process::dev::{self, DevSettings};
+use longshore_server::process::edge::EdgeArgs;
 use longshore_server::process::listener::Cidr;
 use longshore_server::process::serving::{self, Replica, ServeError, Settings};
 use sqlx::postgres::PgConnectOptions;
@@ -67,6 +68,8 @@ struct Common {
     /// Folder of the agents that machines download (default: beside this program)
     #[arg(long, env = "LONGSHORE_DOWNLOADS")]
     downloads: Option<PathBuf>,
+    #[command(flatten)]
+    edge: EdgeArgs,
 }
 
 fn main() -> ExitCode {
@@ -93,9 +96,9 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), ServeError> {
     match command {
         Command::Dev { data_dir, listen, database_url, common } => {
-            let Common { advertise, trusted_proxies, downloads } = common;
+            let Common { advertise, trusted_proxies, downloads, edge } = common;
             let database = database_url;
-            dev::run(DevSettings { data_dir, listen, advertise, trusted_proxies, database, downloads }).await
+            dev::run(DevSettings { data_dir, listen, advertise, trusted_proxies, database, downloads, edge }).await
         }
         Command::Serve { listen, database_url, master_key_file, common } => {
             let stop = serving::stop_signal();
@@ -107,6 +110,8 @@ async fn run(command: Command) -> Result<(), ServeError> {
                 master_key: serving::read_master_key(&master_key_file)?,
                 downloads: common.downloads,
                 alone: false,
+                edge: common.edge,
+                open: false,
             })
             .await?;
             replica.serve(stop).await;

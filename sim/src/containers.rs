@@ -125,12 +125,17 @@ impl Containers {
         pod.is_some_and(|pod| self.witness.model(|model| model.is_being_deleted(&pod)))
     }
 
-    /// Its node ends what still runs, whether or not it is done.
+    /// Its node ends what still runs, whether or not it is done. A container whose sandbox was lost is ended as the kubelet
+    /// does it, within its pod's own grace: a node that is cut off knows of no other.
     fn kills(&self, id: &str) {
-        let running = |record: &&Record| record.is_running() && record.role != Role::Sandbox;
-        let Some(pod) = self.state.lock().records.get(id).filter(running).map(|record| record.pod_uid.clone()) else {
-            return;
+        let pod = {
+            let state = self.state.lock();
+            let Some(record) = state.records.get(id) else { return };
+            let sandbox = state.records.get(&record.sandbox);
+            let judged = record.is_running() && record.role != Role::Sandbox && sandbox.is_some_and(Record::is_running);
+            judged.then(|| record.pod_uid.clone())
         };
+        let Some(pod) = pod else { return };
         let now = Timestamp::now();
         let found = self.witness.model(|model| model.no_container_is_killed_before_its_grace_is_over(&pod, now));
         self.witness.check("no_container_is_killed_before_its_grace_is_over", found);

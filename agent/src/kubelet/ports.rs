@@ -1,7 +1,8 @@
 //! `/portForward/{namespace}/{pod}?port=…` and `/proxy/…`: the raw bytes of one connection to a port of a pod; on the pod's own
-//! localhost, or at its address (`tls=true`: inside TLS that ends here).
+//! localhost, or at its address (`tls=true`: inside TLS that ends here). `/endpoint/{address}:{port}`: the same, of the pod
+//! that has this address.
 //!
-//! Both are made inside the pod's own network namespace and lead to nothing outside of it, whatever a status says about
+//! All are made inside the pod's own network namespace and lead to nothing outside of it, whatever a status says about
 //! addresses. The connection is made before the answer: a port that nobody listens on is a refusal in words, not a stream
 //! that ends.
 
@@ -19,7 +20,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use longshore_api::node::RAW_PORT_PROTOCOL;
 use nlink::netlink::namespace::Netns;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,6 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// Code and sentence of a refusal.
 type Refused = (StatusCode, String);
 
+/// A port of a pod by its name.
 pub async fn serve<B>(
     context: &Arc<Context>,
     way: Way,
@@ -51,10 +53,6 @@ pub async fn serve<B>(
     let Some(port) = query.get("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0) else {
         return text(StatusCode::BAD_REQUEST, "query parameter \"port\" is required");
     };
-    let asked = request.headers().get(UPGRADE).is_some_and(|protocol| protocol == RAW_PORT_PROTOCOL);
-    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked) else {
-        return text(StatusCode::BAD_REQUEST, "Upgrade request required");
-    };
     let connecting = async {
         let known = known(context, namespace, pod, query.get("uid"))?;
         let inside = self::namespace(context, &known).await?;
@@ -63,12 +61,39 @@ pub async fn serve<B>(
             Way::Address => address(&inside, &known, port, query.flag("tls")).await,
         }
     };
+    carry(connecting, format!("{namespace}/{pod}:{port}"), request).await
+}
+
+/// A port of the pod that has an address.
+pub async fn endpoint<B>(context: &Arc<Context>, endpoint: &str, request: &mut Request<B>) -> Response<Body> {
+    let Ok(endpoint) = endpoint.parse::<SocketAddr>() else {
+        return text(StatusCode::BAD_REQUEST, "an address with a port is required");
+    };
+    let connecting = async {
+        real(context)?;
+        let known = context.pods.by_address(endpoint.ip());
+        let known = known.ok_or_else(|| failed(format!("no pod of this node has the address {}", endpoint.ip())))?;
+        let inside = namespace(context, &known).await?;
+        address(&inside, &known, endpoint.port(), false).await
+    };
+    carry(connecting, endpoint.to_string(), request).await
+}
+
+/// Connects, and answers with the upgrade to its bytes.
+async fn carry<B>(
+    connecting: impl Future<Output = Result<Box<dyn Io>, Refused>>,
+    about: String,
+    request: &mut Request<B>,
+) -> Response<Body> {
+    let asked = request.headers().get(UPGRADE).is_some_and(|protocol| protocol == RAW_PORT_PROTOCOL);
+    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked) else {
+        return text(StatusCode::BAD_REQUEST, "Upgrade request required");
+    };
     let connected = tokio::time::timeout(PATIENCE, connecting).await;
     let mut connection = match connected.unwrap_or_else(|_| Err(failed("the connection took too long"))) {
         Ok(connection) => connection,
         Err((code, why)) => return text(code, why),
     };
-    let about = format!("{namespace}/{pod}:{port}");
     tokio::spawn(async move {
         let carried = async {
             let mut server = TokioIo::new(upgrade.await.map_err(std::io::Error::other)?);
@@ -89,10 +114,13 @@ fn failed(why: impl Into<String>) -> Refused {
     (StatusCode::SERVICE_UNAVAILABLE, why.into())
 }
 
+fn real(context: &Context) -> Result<(), Refused> {
+    let why = "this node's containers are pretended: nothing listens in them";
+    context.runtime.is_real().then_some(()).ok_or_else(|| failed(why))
+}
+
 fn known(context: &Context, namespace: &str, pod: &str, uid: Option<&str>) -> Result<Known, Refused> {
-    if !context.runtime.is_real() {
-        return Err(failed("this node's containers are pretended: nothing listens in them"));
-    }
+    real(context)?;
     let known = context.pods.by_name(namespace, pod);
     // A name can have been taken again since the server looked.
     let known = known.filter(|known| uid.is_none_or(|uid| uid == spec::uid(&known.pod)));

@@ -6,6 +6,7 @@ use super::spec;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 #[derive(Default)]
@@ -45,9 +46,22 @@ impl Pods {
 
     /// A name can be taken again while its former owner still ends: the newest is meant.
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<Known> {
+        self.newest(|known| spec::namespace(&known.pod) == namespace && spec::name(&known.pod) == name)
+    }
+
+    /// The running pod that has an address; of those in the host's network, who share one, the newest.
+    pub fn by_address(&self, address: IpAddr) -> Option<Known> {
+        let has = |known: &&Known| {
+            let said = known.status.pod_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok());
+            said == Some(address) && known.status.phase.as_deref() == Some("Running")
+        };
+        self.newest(has)
+    }
+
+    fn newest(&self, wanted: impl Fn(&&Known) -> bool) -> Option<Known> {
         let known = self.known.read();
-        let named = known.values().filter(|k| spec::namespace(&k.pod) == namespace && spec::name(&k.pod) == name);
-        named.max_by_key(|k| k.pod.metadata.creation_timestamp.as_ref().map(|t| t.0)).cloned()
+        let found = known.values().filter(wanted);
+        found.max_by_key(|k| k.pod.metadata.creation_timestamp.as_ref().map(|t| t.0)).cloned()
     }
 
     pub fn all(&self) -> Vec<Known> {

@@ -58,7 +58,7 @@ pub async fn keep(
     loop {
         let wanted = hosts.borrow_and_update().clone();
         for gone in known.keys().filter(|host| !wanted.contains(*host)) {
-            edge.set_certificate(cluster, CertificateSource::Acme(gone.clone()), None);
+            edge.set_certificate(cluster, CertificateSource::Automatic(gone.clone()), None);
         }
         known.retain(|host, _| wanted.contains(host));
         for host in wanted {
@@ -99,7 +99,7 @@ async fn load(issuer: &Issuer, edge: &Edge, cluster: &ClusterId, host: &str) -> 
 fn serve(edge: &Edge, cluster: &ClusterId, host: &str, issued: &Issued) -> bool {
     match Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes()) {
         Ok(certificate) => {
-            edge.set_certificate(cluster, CertificateSource::Acme(host.to_string()), Some(certificate));
+            edge.set_certificate(cluster, CertificateSource::Automatic(host.to_string()), Some(certificate));
             true
         }
         Err(error) => {

@@ -6,7 +6,6 @@
 
 mod keeper;
 
-pub use instant_acme::{BodyWrapper, BytesResponse, Error as ProtocolError, HttpClient};
 pub use keeper::{Pace, keep};
 
 use crate::challenge::Answering;
@@ -20,6 +19,7 @@ use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +90,15 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
+/// Who issues certificates.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// The address of its directory.
+    pub directory: String,
+    /// Certificates in PEM that vouch for it; none: those that the machine trusts.
+    pub roots: Option<PathBuf>,
+}
+
 /// An account with an authority.
 pub struct Issuer {
     account: Account,
@@ -99,15 +108,17 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// With the account that is kept, or a new one. `directory`: the authority's address. `contact`: `mailto:…`, or none.
+    /// With the account that is kept, or a new one. `contact`: `mailto:…`, or none.
     pub async fn start(
-        directory: &str,
+        authority: &Authority,
         contact: &[&str],
-        http: Box<dyn HttpClient>,
         store: Arc<dyn Store>,
         proof: Proof,
     ) -> Result<Self, Error> {
-        let builder = Account::builder_with_http(http);
+        let builder = match &authority.roots {
+            Some(file) => Account::builder_with_root(file)?,
+            None => Account::builder()?,
+        };
         let account = match store.account().await {
             Some(kept) => {
                 let credentials: AccountCredentials = serde_json::from_str(&kept)?;
@@ -115,7 +126,7 @@ impl Issuer {
             }
             None => {
                 let wanted = NewAccount { contact, terms_of_service_agreed: true, only_return_existing: false };
-                let (account, credentials) = builder.create(&wanted, directory.to_string(), None).await?;
+                let (account, credentials) = builder.create(&wanted, authority.directory.clone(), None).await?;
                 store.save_account(&serde_json::to_string(&credentials)?).await?;
                 account
             }

@@ -26,6 +26,8 @@ pub struct Compiled {
     pub findings: Vec<Finding>,
     /// The Ingresses of which anything is served: those whose status tells the edge's address.
     pub served: BTreeSet<Name>,
+    /// All that are this edge's to serve.
+    pub ours: BTreeSet<Name>,
 }
 
 /// Something that is wrong with an Ingress, for an event on it.
@@ -36,7 +38,6 @@ pub struct Finding {
     pub message: String,
 }
 
-/// As an event's reason, by `Debug`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Another Ingress has the same host and path already.
@@ -49,6 +50,21 @@ pub enum Reason {
     InvalidHost,
     /// A canary without the Ingress that it is the canary of.
     LonelyCanary,
+}
+
+impl Reason {
+    /// As an event has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Conflict => "Conflict",
+            Self::InvalidAnnotation => "InvalidAnnotation",
+            Self::Refused => "Refused",
+            Self::InvalidPath => "InvalidPath",
+            Self::UnsupportedBackend => "UnsupportedBackend",
+            Self::InvalidHost => "InvalidHost",
+            Self::LonelyCanary => "LonelyCanary",
+        }
+    }
 }
 
 /// One path of one host, with its canary.
@@ -75,6 +91,7 @@ pub fn compile(ingresses: &[Ingress], classes: &[IngressClass]) -> Compiled {
     ours.sort_by_cached_key(|ingress| (created(ingress), name_of(ingress)));
     let mut compiler = Compiler::default();
     for ingress in ours {
+        compiler.out.ours.insert(name_of(ingress));
         compiler.add(ingress);
     }
     for (ingress, annotations) in std::mem::take(&mut compiler.canaries) {
@@ -211,7 +228,7 @@ impl<'a> Compiler<'a> {
                 let secret = tls.secret_name.as_deref().filter(|s| !s.is_empty() && !self.annotations[at].acme);
                 let from = match (secret, &host) {
                     (Some(secret), _) => CertificateSource::Secret(Name::new(&name.namespace, secret)),
-                    (None, Host::Exact(exact)) => CertificateSource::Acme(exact.clone()),
+                    (None, Host::Exact(exact)) => CertificateSource::Automatic(exact.clone()),
                     (None, _) => {
                         let why =
                             format!("TLS host {host} needs a Secret: a certificate for it can't be got by itself");

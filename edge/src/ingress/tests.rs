@@ -190,7 +190,7 @@ fn tls_hosts_have_a_secret_or_an_order() {
         ("a.com", secret("s")),
         ("x.b.com", secret("rest")),
         ("y.b.com", secret("s")),
-        ("c.com", Some(CertificateSource::Acme("c.com".into()))),
+        ("c.com", Some(CertificateSource::Automatic("c.com".into()))),
         ("d.com", secret("rest")),
         ("e.com", None),
     ] {
@@ -199,7 +199,7 @@ fn tls_hosts_have_a_secret_or_an_order() {
         let expected = if host == "y.b.com" { None } else { expected };
         assert_eq!(found, expected, "{host}");
     }
-    assert_eq!(compiled.routes.acme_hosts().into_iter().collect::<Vec<_>>(), ["c.com"]);
+    assert_eq!(compiled.routes.automatic_hosts().into_iter().collect::<Vec<_>>(), ["c.com"]);
     assert_eq!(messages(&compiled).len(), 1);
 }
 

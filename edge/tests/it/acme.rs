@@ -2,21 +2,16 @@
 //! twenty.
 
 use crate::support::*;
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
 use longshore_edge::acme::*;
 use longshore_edge::challenge::{Answering, Challenges};
 use longshore_edge::tls::Certificate;
 use longshore_edge::{Claims, Edge, Settings};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -81,51 +76,14 @@ impl Challenges for FromMemory {
     }
 }
 
-/// HTTP over TLS to one address, trusting one certificate.
-struct Client {
-    address: SocketAddr,
-    config: Arc<ClientConfig>,
-}
-
-impl HttpClient for Client {
-    fn request(
-        &self,
-        request: http::Request<BodyWrapper<Bytes>>,
-    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, ProtocolError>> + Send>> {
-        let (address, config) = (self.address, self.config.clone());
-        Box::pin(async move {
-            let other = |error: Box<dyn std::error::Error + Send + Sync>| ProtocolError::Other(error);
-            let answered = async {
-                let stream = TcpStream::connect(address).await?;
-                let name = ServerName::try_from("localhost")?;
-                let tls = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
-                let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-                tokio::spawn(connection);
-                let mut request = request;
-                let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-                *request.uri_mut() = request.uri().path_and_query().cloned().map(Into::into).unwrap_or_default();
-                request.headers_mut().insert(http::header::HOST, host.try_into()?);
-                let (parts, body) = sender.send_request(request).await?.into_parts();
-                let body = http_body_util::Full::new(body.collect().await?.to_bytes());
-                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(BytesResponse::from(http::Response::from_parts(
-                    parts, body,
-                )))
-            };
-            answered.await.map_err(other)
-        })
-    }
-}
-
 /// pebble and its name server, ended with the test.
-struct Authority {
-    directory: String,
-    address: SocketAddr,
-    config: Arc<ClientConfig>,
+struct Pebble {
+    authority: Authority,
     programs: Vec<Child>,
     _folder: tempfile::TempDir,
 }
 
-impl Drop for Authority {
+impl Drop for Pebble {
     fn drop(&mut self) {
         for program in &mut self.programs {
             let _ = program.kill();
@@ -138,7 +96,7 @@ async fn free_port() -> u16 {
     nobody().await.port()
 }
 
-impl Authority {
+impl Pebble {
     /// Looks for challenges at these ports of this machine, whatever the host.
     async fn start(http: u16, https: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -175,24 +133,19 @@ impl Authority {
         let mut pebble = Command::new("pebble");
         pebble.args(["-config", &path("pebble.json"), "-dnsserver", &dns]).env("PEBBLE_VA_NOSLEEP", "1");
         let programs = vec![quiet(&mut servers), quiet(&mut pebble)];
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
         let address: SocketAddr = ([127, 0, 0, 1], port).into();
         let directory = format!("https://localhost:{port}/dir");
+        let authority = Authority { directory, roots: Some(folder.path().join("cert.pem")) };
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(address).await.is_err() || TcpStream::connect(&names).await.is_err() {
             assert!(std::time::Instant::now() < deadline, "pebble doesn't start");
             tokio::task::yield_now().await;
         }
-        Self { directory, address, config, programs, _folder: folder }
+        Self { authority, programs, _folder: folder }
     }
 
     async fn issuer(&self, store: &Arc<Memory>, proof: Proof) -> Issuer {
-        let client = Box::new(Client { address: self.address, config: self.config.clone() });
-        Issuer::start(&self.directory, &[], client, store.clone(), proof).await.unwrap()
+        Issuer::start(&self.authority, &[], store.clone(), proof).await.unwrap()
     }
 }
 
@@ -262,7 +215,7 @@ async fn issued_by(proof: Proof) {
     let store = Arc::new(Memory::default());
     // The challenge is answered by one replica, ordered by another.
     let (_answering, http, https, _stop) = edge(&store).await;
-    let authority = Authority::start(http.port(), https.port()).await;
+    let authority = Pebble::start(http.port(), https.port()).await;
     let issuer = authority.issuer(&store, proof).await;
     let issued = issuer.issue(HOST).await.unwrap();
     Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes()).unwrap();
@@ -290,7 +243,7 @@ async fn a_certificate_is_issued_for_what_tls_proves() {
 async fn an_authority_that_finds_no_answer_says_so() {
     let store = Arc::new(Memory::default());
     // It looks where nobody listens.
-    let authority = Authority::start(free_port().await, free_port().await).await;
+    let authority = Pebble::start(free_port().await, free_port().await).await;
     let issuer = authority.issuer(&store, Proof::Http).await;
     let Err(Error::Refused { host, why }) = issuer.issue(HOST).await else { panic!("issued") };
     assert_eq!(host, HOST);
@@ -305,7 +258,7 @@ async fn a_host_is_kept_in_certificates() {
     let tls = json!({"longshore.dev/acme": "true"});
     edge.set_routes(&cluster(), Claims::All, routes(&[(HOST, "web")], tls));
     assert_eq!(shown(https).await, None);
-    let authority = Authority::start(http.port(), https.port()).await;
+    let authority = Pebble::start(http.port(), https.port()).await;
     let issuer = Arc::new(authority.issuer(&store, Proof::Http).await);
     let (hosts, wanted) = watch::channel(BTreeSet::from([HOST.to_string()]));
     let (keeper, keeping) = (issuer.clone(), edge.clone());

@@ -54,6 +54,7 @@ pub use options::{
 };
 pub use read::Page;
 pub use router::{InCluster, router};
+pub(crate) use streams::raw as raw_stream;
 pub use tokens::{BoundObject, IssuedToken, Publication, TokenIssuer, TokenSpec};
 pub use watch::Watcher;
 pub use write::Patch;

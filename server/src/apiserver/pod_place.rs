@@ -2,14 +2,11 @@
 
 use super::api::{Api, Context};
 use super::node_proxy::NodeProxy;
-use super::streams::{host, node_request, upgrade};
-use http::HeaderValue;
-use http::header::{CONNECTION, UPGRADE};
+use super::streams::{host, raw};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use longshore_api::Status;
 use longshore_api::ids::ClusterId;
-use longshore_api::node::RAW_PORT_PROTOCOL;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,10 +64,7 @@ impl PodPlace {
     async fn open(&self, way: &str, port: u16, tls: bool) -> Result<TokioIo<Upgraded>, Status> {
         let port = port.to_string();
         let query = [("port", port.as_str()), ("uid", &self.uid)].into_iter().chain(tls.then_some(("tls", "true")));
-        let mut request = node_request(&format!("/{way}/{}/{}", self.namespace, self.name), query)?;
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        request.headers_mut().insert(UPGRADE, HeaderValue::from_static(RAW_PORT_PROTOCOL));
-        let (upgraded, _) = upgrade(&*self.nodes, &self.cluster, &self.node, request).await?;
-        upgraded.await.map(TokioIo::new).map_err(|error| Status::internal(error.to_string()))
+        let path = format!("/{way}/{}/{}", self.namespace, self.name);
+        raw(&*self.nodes, &self.cluster, &self.node, &path, query).await
     }
 }

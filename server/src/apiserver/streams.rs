@@ -12,11 +12,12 @@ use axum::body::Body;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use longshore_api::Status;
 use longshore_api::field::{Error, Path};
 use longshore_api::ids::ClusterId;
+use longshore_api::node::RAW_PORT_PROTOCOL;
 use serde_json::Value;
 
 /// What a kubelet says when it refuses fits well in this.
@@ -131,7 +132,7 @@ fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, names: &[&'static str]) {
 }
 
 /// Asks a node for an upgrade: the connection that comes of it, and the answer's head.
-pub(super) async fn upgrade(
+async fn upgrade(
     nodes: &dyn NodeProxy,
     cluster: &ClusterId,
     node: &str,
@@ -142,6 +143,21 @@ pub(super) async fn upgrade(
     let response = accepted(response, StatusCode::SWITCHING_PROTOCOLS).await?;
     let upgraded = upgraded.ok_or_else(|| Status::internal("the node's connection was not upgraded"))?;
     Ok((upgraded, response))
+}
+
+/// The raw bytes of a connection that a node makes for us.
+pub(crate) async fn raw<'a>(
+    nodes: &dyn NodeProxy,
+    cluster: &ClusterId,
+    node: &str,
+    path: &str,
+    query: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<TokioIo<Upgraded>, Status> {
+    let mut request = node_request(path, query)?;
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    request.headers_mut().insert(UPGRADE, HeaderValue::from_static(RAW_PORT_PROTOCOL));
+    let (upgraded, _) = upgrade(nodes, cluster, node, request).await?;
+    upgraded.await.map(TokioIo::new).map_err(|error| Status::internal(error.to_string()))
 }
 
 /// Copies bytes both ways until both have ended, or the connection breaks.

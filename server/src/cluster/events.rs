@@ -28,7 +28,7 @@ const BURST: f64 = 25.0;
 const REFILL_SECONDS: f64 = 300.0;
 
 #[derive(Clone)]
-pub(super) struct Recorder(mpsc::Sender<Event>);
+pub(crate) struct Recorder(mpsc::Sender<Event>);
 
 impl Recorder {
     /// Never waits; with a full queue the event is lost, which is said once it is written about again by its count.
@@ -122,7 +122,7 @@ impl Memory {
 }
 
 /// Starts a recorder that lives until all its handles are gone.
-pub(super) fn recorder(api: Api, cluster: Arc<Cluster>) -> (Recorder, impl Future<Output = ()> + Send) {
+pub(crate) fn recorder(api: Api, cluster: Arc<Cluster>) -> (Recorder, impl Future<Output = ()> + Send) {
     let (send, mut receive) = mpsc::channel(QUEUE);
     let write = async move {
         let mut memory = Memory::default();

@@ -22,6 +22,8 @@ mod scheduling;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use events::{Recorder, recorder};
+
 use crate::apiserver::Api;
 use crate::gateway::Sessions;
 use crate::store::{Cluster, ClusterHook, StoreError};

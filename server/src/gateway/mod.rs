@@ -7,7 +7,8 @@
 //! - [`Departures`]: whose Node object was deleted is cut off.
 //! - `inside`: what agents ask of us through their tunnels: their cluster's API as the node they are, `kubernetes`, raw
 //!   bytes of a pod's connection to it, and `network`, the map of their cluster's network.
-//! - `proxy`: requests to a node's kubelet API (logs, exec), as the API server's [`NodeProxy`].
+//! - `proxy`: requests to a node's kubelet API (logs, exec), as the API server's [`NodeProxy`]; `dial`: streams from the edge
+//!   to pods.
 //! - [`download`]: the script to paste, and the agent it fetches.
 //!
 //! What this room needs of `accounts` is the trait [`Nodes`], so that it can be tested without a database.
@@ -15,6 +16,7 @@
 //! [`NodeProxy`]: crate::apiserver::node_proxy::NodeProxy
 
 mod departures;
+mod dial;
 pub mod download;
 pub mod http;
 mod inside;
@@ -30,6 +32,7 @@ pub mod sessions;
 pub mod testing;
 
 pub use departures::Departures;
+pub(crate) use network::units;
 use futures::future::BoxFuture;
 use longshore_api::Status;
 use longshore_api::ids::{ClusterId, NodeId};

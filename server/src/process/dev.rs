@@ -1,5 +1,6 @@
 //! `dev`: everything in one process for one machine, with a private Postgres and credentials in files.
 
+use super::edge::EdgeArgs;
 use super::files::{private_folder, write_private};
 use super::listener::Cidr;
 use super::postgres::Postgres;
@@ -21,6 +22,7 @@ pub struct DevSettings {
     pub trusted_proxies: Vec<Cidr>,
     pub database: Option<PgConnectOptions>,
     pub downloads: Option<PathBuf>,
+    pub edge: EdgeArgs,
 }
 
 const EMAIL: &str = "admin@longshore.local";
@@ -65,6 +67,9 @@ pub async fn run(settings: DevSettings) -> Result<(), ServeError> {
             master_key,
             downloads: settings.downloads,
             alone,
+            edge: settings.edge,
+            // One machine, one party.
+            open: true,
         },
     )
     .await;

@@ -1,9 +1,11 @@
 //! From settings to a serving replica: builds the rooms in their order, and takes them down in reverse.
 
+use super::edge::EdgeArgs;
 use super::listener::{Cidr, Listener};
 use super::names;
 use crate::accounts::{self, Accounts};
-use crate::app::App;
+use crate::app::{App, AppSettings};
+use crate::edge::Listeners;
 use crate::store::MasterKey;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::net::SocketAddr;
@@ -30,6 +32,9 @@ pub struct Settings {
     pub downloads: Option<PathBuf>,
     /// No other replica can be running on this database: a private Postgres that we have just started.
     pub alone: bool,
+    pub edge: EdgeArgs,
+    /// Whether hosts are free for whoever asks first, unless the edge is told otherwise.
+    pub open: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,8 @@ pub enum ServeError {
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}: expected 64 hexadecimal digits")]
     MasterKey(PathBuf),
+    #[error("the edge's domain {0:?} is no name")]
+    EdgeDomain(String),
     #[error("{0} is in use by another server")]
     InUse(PathBuf),
 }
@@ -67,6 +74,7 @@ pub fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServeError {
 pub struct Replica {
     pub app: App,
     listener: Listener,
+    edge: Option<Listeners>,
     /// Where nodes ask by UDP for their own address.
     reflector: Option<UdpSocket>,
     /// The port that was really bound.
@@ -111,11 +119,20 @@ impl Replica {
             .await?;
         let advertise = settings.advertise.unwrap_or_else(|| names::default_advertise(listen));
         let host = names::host_of(&advertise).unwrap_or_default();
-        let app = App::open(pool, Arc::new(settings.master_key), advertise, settings.downloads, settings.alone).await?;
+        let edge = settings.edge.prepare(listen, &host, settings.open).await?;
+        let (app, edge) = App::open(AppSettings {
+            pool,
+            master: Arc::new(settings.master_key),
+            base_url: advertise,
+            downloads: settings.downloads,
+            alone: settings.alone,
+            edge,
+        })
+        .await?;
         let tls = app.accounts.server_config(&names::certificate_names(listen, &host))?;
         let listener =
             Listener { tcp, tls: tls.into(), trusted_proxies: settings.trusted_proxies, router: app.router() };
-        Ok(Self { app, listener, reflector, listen })
+        Ok(Self { app, listener, edge, reflector, listen })
     }
 
     pub fn accounts(&self) -> &Arc<Accounts> {
@@ -126,7 +143,12 @@ impl Replica {
     pub async fn serve(self, stop: watch::Receiver<bool>) {
         info!(listen = %self.listen, base_url = self.app.accounts.base_url(), "serving");
         let _reflecting = self.reflector.map(|socket| AbortOnDropHandle::new(tokio::spawn(reflect(socket))));
-        self.listener.serve(stop).await;
+        let edge = async {
+            if let (Some(room), Some(listeners)) = (&self.app.edge, self.edge) {
+                room.serve(listeners, stop.clone()).await;
+            }
+        };
+        tokio::join!(self.listener.serve(stop.clone()), edge);
         self.app.close().await;
     }
 }

@@ -7,6 +7,8 @@ use super::*;
 use k8s_openapi::api::networking::v1::{IngressClassParametersReference, IngressClassSpec};
 use longshore_api::field::Path;
 use longshore_api::names;
+use longshore_edge::ingress::class::{CONTROLLER, LEGACY_CLASS};
+use serde_json::json;
 
 pub static RESOURCE: Resource = Resource {
     group: "networking.k8s.io",
@@ -29,6 +31,15 @@ pub static RESOURCE: Resource = Resource {
     validate_update,
     ..BASE
 };
+
+/// Says of a class whether it is everybody's.
+pub const DEFAULT_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// The class whose Ingresses the edge serves.
+pub fn edge() -> Value {
+    let metadata = json!({"name": LEGACY_CLASS, "annotations": {DEFAULT_ANNOTATION: "true"}});
+    json!({"metadata": metadata, "spec": {"controller": CONTROLLER}})
+}
 
 const LONGEST_CONTROLLER: usize = 250;
 const SCOPES: [&str; 2] = ["Cluster", "Namespace"];
@@ -114,7 +125,6 @@ fn validate_update(tree: &Value, old: &Value) -> Vec<field::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn wrong(spec: Value) -> Vec<String> {
         let mut tree = json!({"metadata": {"name": "edge"}, "spec": spec});

@@ -14,6 +14,7 @@ mod cluster;
 mod companion;
 mod error;
 mod flusher;
+mod follow;
 mod frozen;
 mod history;
 mod house;

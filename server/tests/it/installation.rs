@@ -15,7 +15,7 @@ use longshore_api::node::{
     JOIN_PATH, Joined, PROOF_HEADER, Proof, RELAY_PATH, RELAY_PROTOCOL, TUNNEL_PATH, TUNNEL_PROTOCOL,
 };
 use longshore_server::accounts::founding::{Founded, FounderSecrets};
-use longshore_server::app::App;
+use longshore_server::app::{App, AppSettings};
 use longshore_server::process::listener::Listener;
 use longshore_server::store::testing::{Database, database};
 use longshore_server::store::{Key, MasterKey};
@@ -96,8 +96,15 @@ impl Installation {
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = tcp.local_addr().expect("an address");
         let (_, master) = MasterKey::random();
-        let (pool, base) = (database.pool.clone(), format!("https://{address}"));
-        let app = App::open(pool, Arc::new(master), base, Some(downloads), true).await.expect("the rooms open");
+        let settings = AppSettings {
+            pool: database.pool.clone(),
+            master: Arc::new(master),
+            base_url: format!("https://{address}"),
+            downloads: Some(downloads),
+            alone: true,
+            edge: None,
+        };
+        let (app, _) = App::open(settings).await.expect("the rooms open");
         let secrets = FounderSecrets::random();
         let founded = app.accounts.found(EMAIL, &secrets).await.expect("founded");
         let token = app.accounts.keep_founder_tokens(&founded, &secrets).await.expect("tokens").to_string();

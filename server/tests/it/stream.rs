@@ -13,7 +13,7 @@ use longshore_api::accounts::{Session, StreamTicket};
 use longshore_api::ids::ClusterId;
 use longshore_api::stream::{Changes, ClientFrame, List, MAX_SUBSCRIPTIONS, ServerFrame, Watch};
 use longshore_server::accounts::founding::{Founded, FounderSecrets};
-use longshore_server::app::App;
+use longshore_server::app::{App, AppSettings};
 use longshore_server::store::testing::{Database, database};
 use longshore_server::store::{MasterKey, NewCluster};
 use serde::de::DeserializeOwned;
@@ -46,9 +46,15 @@ struct Browser {
 impl Served {
     async fn new() -> Self {
         let database = database().await;
-        let master = Arc::new(MasterKey::new([7; 32]));
-        let base = format!("https://{SERVER}");
-        let app = App::open(database.pool.clone(), master, base, None, true).await.expect("the replica opens");
+        let settings = AppSettings {
+            pool: database.pool.clone(),
+            master: Arc::new(MasterKey::new([7; 32])),
+            base_url: format!("https://{SERVER}"),
+            downloads: None,
+            alone: true,
+            edge: None,
+        };
+        let (app, _) = App::open(settings).await.expect("the replica opens");
         let secrets = FounderSecrets::random();
         let founded = app.accounts.found("owner@ship.example", &secrets).await.expect("an owner is founded");
         app.accounts.keep_founder_tokens(&founded, &secrets).await.expect("the owner's tokens are kept");

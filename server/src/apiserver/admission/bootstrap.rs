@@ -3,7 +3,9 @@
 use super::addresses::Range;
 use super::errors;
 use crate::apiserver::{api, metadata};
-use crate::resources::{Request, Resource, endpoint_slice, endpoints, namespace, priority_class, service};
+use crate::resources::{
+    Request, Resource, endpoint_slice, endpoints, ingress_class, namespace, priority_class, service,
+};
 use crate::store::{Cluster, ClusterHook, ListQuery, StoreError, Write, WriteError};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -18,7 +20,7 @@ const USER: &str = "system:apiserver";
 const HTTPS: i64 = 443;
 const DNS: i64 = 53;
 
-/// Makes what is missing of the namespaces, the system's priority classes, of the Service `kubernetes`, by which pods reach
+/// Makes what is missing of the namespaces, the system's priority classes, the edge's class of Ingresses, of the Service `kubernetes`, by which pods reach
 /// this API, and of `kube-dns`, where nodes answer for names. Called whenever a cluster is loaded: it heals what was deleted,
 /// and changes nothing that is there.
 pub async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
@@ -28,6 +30,7 @@ pub async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
     for (name, value, description) in priority_class::SYSTEM {
         create(cluster, &priority_class::RESOURCE, "", priority_class::system(name, value, description)).await?;
     }
+    create(cluster, &ingress_class::RESOURCE, "", ingress_class::edge()).await?;
     let address = Range::of(&cluster.info().service_range)?.first().to_string();
     let metadata = |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
     let named = json!({"component": "apiserver", "provider": "kubernetes"});

@@ -1,11 +1,12 @@
 //! Admission: what a write must satisfy, or is given, because of other objects in the cluster.
 //!
 //! The steps are Kubernetes's built-in plugins, in their order: NamespaceLifecycle, ServiceAccount, TaintNodesByCondition,
-//! Priority, DefaultTolerationSeconds; after them a Service is given its addresses, which Kubernetes does in its storage.
+//! Priority, DefaultTolerationSeconds, DefaultIngressClass; after them a Service is given its addresses, which Kubernetes does in its storage.
 //! What a node may write is judged by `node_restriction`.
 
 mod addresses;
 mod bootstrap;
+mod ingress_classes;
 mod namespaces;
 mod pods;
 mod priorities;
@@ -65,6 +66,7 @@ pub fn admit(admission: &Admission<'_>, tree: &mut Value) -> Result<(), Status> 
         }
         ("", "nodes") if create => pods::not_ready(tree),
         ("", "services") => addresses::admit(admission, tree)?,
+        ("networking.k8s.io", "ingresses") if create => ingress_classes::admit(admission, tree)?,
         _ => {}
     }
     Ok(())

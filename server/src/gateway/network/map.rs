@@ -8,7 +8,7 @@
 
 use super::policies::Policies;
 use super::units::{self, unit};
-use crate::store::{Change, ChangeKind, Cluster, ListQuery, Object, StoreError, Watch, WatchFilter, WatchItem};
+use crate::store::{Change, ChangeKind, Cluster, Object, StoreError, Watch, WatchItem};
 use bytes::{Bytes, BytesMut};
 use longshore_api::network::{self, Frame, Key, Name};
 use longshore_control::Projection;
@@ -106,7 +106,7 @@ impl Map {
         state.set(Key::Cluster, Some(&Frame::Cluster(ranges)));
         let mut watches = Vec::new();
         for resource in units::RESOURCES.into_iter().chain([units::POLICIES]) {
-            watches.push(read(cluster, resource, |object| state.take(object, false))?);
+            watches.push(cluster.follow(resource, |object| state.take(object, false))?);
         }
         state.judge(cluster, &mut watches)?;
         let newest = watch::Sender::new(state.newest);
@@ -173,14 +173,6 @@ impl Map {
     }
 }
 
-/// Hands all objects of a resource over, and watches it from there on.
-fn read(cluster: &Arc<Cluster>, resource: &str, mut take: impl FnMut(&Object)) -> Result<Watch, StoreError> {
-    let listing = cluster.list(&ListQuery { resource: resource.into(), ..ListQuery::default() })?;
-    listing.items.iter().for_each(|object| take(object));
-    let filter = WatchFilter { resource: Some(resource.into()), internal: true, ..WatchFilter::default() };
-    cluster.watch(Some(listing.revision), filter)
-}
-
 impl State {
     /// An object as it is now, or as it was last.
     fn take(&mut self, object: &Object, deleted: bool) {
@@ -230,7 +222,7 @@ impl State {
             policies.set_pod("kube-system", NAME_SERVER, self.name_server.clone());
             self.policies = Some(policies);
             for resource in units::SELECTED {
-                watches.push(read(cluster, resource, |object| self.take(object, false))?);
+                watches.push(cluster.follow(resource, |object| self.take(object, false))?);
             }
             policies = self.policies.take().unwrap_or_default();
         }

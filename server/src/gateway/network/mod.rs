@@ -2,7 +2,7 @@
 
 mod map;
 mod policies;
-mod units;
+pub(crate) mod units;
 
 use super::http::refusal;
 use crate::store::{Store, StoreError};

@@ -1,0 +1,259 @@
+//! The edge's certificates: brought along in Secrets, got from an authority by ACME, or signed by the installation's own.
+//!
+//! Account, certificates and open challenges lie in the database, so that every replica answers for what one of them
+//! ordered; keys are sealed by the master key.
+
+use crate::accounts::Accounts;
+use crate::store::{Cluster, Key, MasterKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use longshore_api::ids::ClusterId;
+use longshore_edge::Edge;
+use longshore_edge::acme::{Authority, Challenge, Issued, Issuer, Pace, Proof, Store, StoreError, Storing, keep};
+use longshore_edge::challenge::{Answering, Challenges};
+use longshore_edge::model::CertificateSource;
+use longshore_edge::tls::Certificate;
+use rcgen::KeyPair;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OnceCell, watch};
+
+/// The name under which the account with the authority is kept.
+const ACCOUNT: &str = "acme-account";
+/// Before an authority that could not be reached is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Certificates(Arc<Kept>);
+
+struct Kept {
+    pool: PgPool,
+    master: Arc<MasterKey>,
+    accounts: Arc<Accounts>,
+    authority: Option<Authority>,
+    contact: Option<String>,
+    issuer: OnceCell<Issuer>,
+}
+
+/// A challenge as it is kept.
+#[derive(Serialize, Deserialize)]
+enum Open {
+    Http { token: String, text: String },
+    Tls { chain: String, key: String },
+}
+
+impl Certificates {
+    pub fn new(
+        pool: PgPool,
+        master: Arc<MasterKey>,
+        accounts: Arc<Accounts>,
+        authority: Option<Authority>,
+        contact: Option<String>,
+    ) -> Self {
+        Self(Arc::new(Kept { pool, master, accounts, authority, contact, issuer: OnceCell::new() }))
+    }
+
+    pub fn has_authority(&self) -> bool {
+        self.0.authority.is_some()
+    }
+
+    /// Gives the edge what a source has now; what an authority is asked for comes by [`keep`](Self::keep). Err says what is
+    /// wrong with it, for the Ingress.
+    pub fn set(&self, edge: &Edge, cluster: &Cluster, source: &CertificateSource) -> Result<(), String> {
+        let found = match source {
+            CertificateSource::Secret(name) => {
+                let key = Key {
+                    resource: super::part::SECRETS.into(),
+                    namespace: name.namespace.as_str().into(),
+                    name: name.name.as_str().into(),
+                };
+                let secret = cluster.get(&key).map_err(|error| error.to_string())?;
+                let secret = secret.ok_or_else(|| format!("secret {:?} not found", name.name));
+                secret.and_then(|secret| of_secret(&secret.tree()).map_err(|why| format!("secret {:?}: {why}", name.name)))
+            }
+            CertificateSource::Automatic(_) if self.has_authority() => return Ok(()),
+            CertificateSource::Automatic(host) => self.own(host).map_err(|error| error.to_string()),
+        };
+        let (certificate, why) = match found {
+            Ok(certificate) => (Some(certificate), Ok(())),
+            Err(why) => (None, Err(why)),
+        };
+        edge.set_certificate(cluster.id(), source.clone(), certificate);
+        why
+    }
+
+    /// Signed by the installation's own authority, which `ca.crt` is.
+    fn own(&self, host: &str) -> Result<Certificate, OwnError> {
+        let key = KeyPair::generate()?;
+        let made = self.0.accounts.authority().issue_server(host, &[host.to_owned()], &key)?;
+        Ok(Certificate::new(made.chain, &made.key)?)
+    }
+
+    /// Keeps these hosts in certificates of the authority until `hosts` is closed.
+    pub async fn keep(&self, edge: &Edge, cluster: &ClusterId, mut hosts: watch::Receiver<BTreeSet<String>>) {
+        let Some(authority) = &self.0.authority else { return };
+        loop {
+            let contact: Vec<&str> = self.0.contact.iter().map(String::as_str).collect();
+            let start = || Issuer::start(authority, &contact, self.0.clone(), Proof::default());
+            match self.0.issuer.get_or_try_init(start).await {
+                Ok(issuer) => return keep(issuer, edge, cluster, hosts, Pace::default()).await,
+                Err(error) => tracing::warn!(%error, "the authority {} can't be asked", authority.directory),
+            }
+            let closed = async { while hosts.changed().await.is_ok() {} };
+            if tokio::time::timeout(AGAIN, closed).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OwnError {
+    #[error("a certificate can't be made: {0}")]
+    Making(#[from] rcgen::Error),
+    #[error(transparent)]
+    Unusable(#[from] longshore_edge::tls::CertificateError),
+}
+
+/// Of a Secret of type `kubernetes.io/tls`.
+fn of_secret(secret: &serde_json::Value) -> Result<Certificate, String> {
+    let part = |name: &str| {
+        let text = secret["data"][name].as_str().ok_or_else(|| format!("it has no {name}"))?;
+        STANDARD.decode(text).map_err(|_| format!("its {name} is no base64"))
+    };
+    Certificate::from_pem(&part("tls.crt")?, &part("tls.key")?).map_err(|error| error.to_string())
+}
+
+impl Kept {
+    fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.master.seal(purpose, plain).map_err(|error| StoreError(error.to_string()))
+    }
+
+    fn unseal(&self, purpose: &str, sealed: &[u8]) -> Option<String> {
+        let opened = self.master.open(purpose, sealed);
+        let opened = opened.inspect_err(|error| tracing::error!(%error, "what was kept as {purpose} can't be read"));
+        String::from_utf8(opened.ok()?).ok()
+    }
+
+    async fn open_challenge(&self, host: &str) -> Option<Open> {
+        let found = sqlx::query_scalar!("SELECT sealed FROM edge_challenges WHERE host = $1", host);
+        let sealed = read(found.fetch_optional(&self.pool).await)?;
+        serde_json::from_str(&self.unseal(&challenge_of(host), &sealed)?).ok()
+    }
+}
+
+/// What was found; a database that is away is none, and said.
+fn read<T>(found: Result<Option<T>, sqlx::Error>) -> Option<T> {
+    found.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the edge can't read what it keeps");
+        None
+    })
+}
+
+fn written<T>(done: Result<T, sqlx::Error>) -> Result<(), StoreError> {
+    done.map(|_| ()).map_err(|error| StoreError(error.to_string()))
+}
+
+fn challenge_of(host: &str) -> String {
+    format!("edge challenge {host}")
+}
+
+fn key_of(host: &str) -> String {
+    format!("edge certificate {host}")
+}
+
+impl Store for Kept {
+    fn account(&self) -> Answering<'_, String> {
+        Box::pin(async {
+            let found = sqlx::query_scalar!("SELECT sealed_key FROM installation_keys WHERE name = $1", ACCOUNT);
+            self.unseal(ACCOUNT, &read(found.fetch_optional(&self.pool).await)?)
+        })
+    }
+
+    fn save_account<'a>(&'a self, credentials: &'a str) -> Storing<'a> {
+        Box::pin(async move {
+            let sealed = self.seal(ACCOUNT, credentials.as_bytes())?;
+            let query = sqlx::query!(
+                "INSERT INTO installation_keys (name, certificate, sealed_key) VALUES ($1, '', $2)
+                 ON CONFLICT (name) DO UPDATE SET sealed_key = EXCLUDED.sealed_key",
+                ACCOUNT,
+                sealed
+            );
+            written(query.execute(&self.pool).await)
+        })
+    }
+
+    fn certificate<'a>(&'a self, host: &'a str) -> Answering<'a, Issued> {
+        Box::pin(async move {
+            let found = sqlx::query!("SELECT chain, sealed_key FROM edge_certificates WHERE host = $1", host);
+            let row = read(found.fetch_optional(&self.pool).await)?;
+            Some(Issued { key: self.unseal(&key_of(host), &row.sealed_key)?, chain: row.chain })
+        })
+    }
+
+    fn save_certificate<'a>(&'a self, host: &'a str, issued: &'a Issued) -> Storing<'a> {
+        Box::pin(async move {
+            let sealed = self.seal(&key_of(host), issued.key.as_bytes())?;
+            let query = sqlx::query!(
+                "INSERT INTO edge_certificates (host, chain, sealed_key) VALUES ($1, $2, $3) ON CONFLICT (host)
+                 DO UPDATE SET chain = EXCLUDED.chain, sealed_key = EXCLUDED.sealed_key, issued_at = now()",
+                host,
+                issued.chain,
+                sealed
+            );
+            written(query.execute(&self.pool).await)
+        })
+    }
+
+    fn open<'a>(&'a self, host: &'a str, challenge: &'a Challenge) -> Storing<'a> {
+        Box::pin(async move {
+            let open = match challenge.clone() {
+                Challenge::Http { token, text } => Open::Http { token, text },
+                Challenge::Tls(Issued { chain, key }) => Open::Tls { chain, key },
+            };
+            let text = serde_json::to_string(&open).map_err(|error| StoreError(error.to_string()))?;
+            let sealed = self.seal(&challenge_of(host), text.as_bytes())?;
+            let query = sqlx::query!(
+                "INSERT INTO edge_challenges (host, sealed) VALUES ($1, $2)
+                 ON CONFLICT (host) DO UPDATE SET sealed = EXCLUDED.sealed, opened_at = now()",
+                host,
+                sealed
+            );
+            written(query.execute(&self.pool).await)
+        })
+    }
+
+    fn close<'a>(&'a self, host: &'a str) -> Storing<'a> {
+        Box::pin(async move {
+            let query = sqlx::query!("DELETE FROM edge_challenges WHERE host = $1", host);
+            written(query.execute(&self.pool).await)
+        })
+    }
+}
+
+impl Challenges for Certificates {
+    fn http<'a>(&'a self, host: &'a str, wanted: &'a str) -> Answering<'a, String> {
+        Box::pin(async move {
+            // An installation without an authority has none open, and asks nobody.
+            self.0.authority.as_ref()?;
+            match self.0.open_challenge(host).await? {
+                Open::Http { token, text } if token == wanted => Some(text),
+                _ => None,
+            }
+        })
+    }
+
+    fn tls<'a>(&'a self, host: &'a str) -> Answering<'a, Certificate> {
+        Box::pin(async move {
+            self.0.authority.as_ref()?;
+            match self.0.open_challenge(host).await? {
+                Open::Tls { chain, key } => Certificate::from_pem(chain.as_bytes(), key.as_bytes()).ok(),
+                Open::Http { .. } => None,
+            }
+        })
+    }
+}

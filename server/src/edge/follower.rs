@@ -1,0 +1,274 @@
+//! Keeps the edge in step with one cluster's log.
+
+use super::Room;
+use super::hosts::Settled;
+use super::part::{INGRESSES, News, OTHERS, Part};
+use super::report::{Finding, Reporter};
+use crate::store::{Change, ChangeKind, Cluster, StoreError, Watch, WatchItem};
+use futures::future::select_all;
+use longshore_api::network::Name;
+use longshore_edge::Claims;
+use longshore_edge::host::Host;
+use longshore_edge::ingress::Compiled;
+use longshore_edge::model::{Backend, CertificateSource, Routes};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Before a database that was away is asked again for the cluster's hosts.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Before hosts that were refused are asked for again: a record may have been made, another cluster may have let go.
+const ASKED_AGAIN: Duration = Duration::from_secs(20);
+
+pub(super) struct Follower {
+    room: Arc<Room>,
+    cluster: Arc<Cluster>,
+    part: Part,
+    serving: Option<Serving>,
+}
+
+/// What there is while there is an Ingress.
+struct Serving {
+    reporter: Reporter,
+    compiled: Compiled,
+    settled: Settled,
+    /// The same as a set of hosts, when it was last asked for.
+    wanted: BTreeSet<Host>,
+    backends: BTreeSet<Backend>,
+    certificates: BTreeSet<CertificateSource>,
+    /// Hosts that an authority is asked for; whoever asks it ends with this.
+    ordered: Option<watch::Sender<BTreeSet<String>>>,
+    /// When hosts are asked for again.
+    again: Option<Instant>,
+}
+
+impl Follower {
+    pub fn open(room: Arc<Room>, cluster: &Arc<Cluster>) -> Result<(Self, Watch), StoreError> {
+        let mut follower = Self { room, cluster: cluster.clone(), part: Part::default(), serving: None };
+        let watch = cluster.follow(INGRESSES, |ingress| follower.part.take(ingress, false))?;
+        Ok((follower, watch))
+    }
+
+    /// Until the cluster leaves this replica.
+    pub async fn run(mut self, ingresses: Watch) {
+        let mut watches = vec![ingresses];
+        while self.settle(&mut watches).await.is_ok() {
+            let again = self.serving.as_ref().and_then(|serving| serving.again);
+            let next = select_all(watches.iter_mut().map(|watch| Box::pin(watch.next())));
+            let item = tokio::select! {
+                (item, _, _) = next => item,
+                () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    self.ask_again().await;
+                    continue;
+                }
+            };
+            match item {
+                WatchItem::Changes(changes) => self.take(&changes),
+                WatchItem::Progress(_) => {}
+                WatchItem::Ended(_) => break,
+            }
+        }
+        self.room.edge.remove(self.cluster.id());
+    }
+
+    fn take(&mut self, changes: &[Arc<Change>]) {
+        for change in changes {
+            self.part.take(&change.object, change.kind == ChangeKind::Deleted);
+        }
+    }
+
+    /// Does what the news ask for. Err: the cluster is gone.
+    async fn settle(&mut self, watches: &mut Vec<Watch>) -> Result<(), StoreError> {
+        if self.part.is_empty() {
+            if self.serving.take().is_some() {
+                watches.truncate(1);
+                self.part = Part::default();
+                self.room.edge.remove(self.cluster.id());
+                self.let_go().await;
+            }
+            return Ok(());
+        }
+        if self.serving.is_none() {
+            for resource in OTHERS {
+                let watch = self.cluster.follow(resource, |object| self.part.take(object, false))?;
+                watches.push(watch);
+            }
+            let reporter = Reporter::new(&self.room, &self.cluster);
+            self.serving = Some(Serving::new(reporter));
+        }
+        let news = self.part.news();
+        if news.routes {
+            self.route().await;
+        } else {
+            self.refresh(&news);
+        }
+        Ok(())
+    }
+
+    /// With the last Ingress its hosts are free for others.
+    async fn let_go(&self) {
+        if let Err(error) = self.room.hosts.settle(self.cluster.id(), &BTreeSet::new()).await {
+            tracing::warn!(%error, cluster = %self.cluster.id(), "hosts are kept that nobody asks for any more");
+        }
+    }
+
+    /// Everything anew.
+    async fn route(&mut self) {
+        let Some(serving) = &mut self.serving else { return };
+        serving.compiled = self.part.compile();
+        let wanted = hosts(&serving.compiled.routes);
+        if wanted != serving.wanted || serving.again.is_some() {
+            serving.wanted = wanted;
+            serving.ask(&self.room, &self.cluster).await;
+        }
+        self.serve().await;
+    }
+
+    async fn ask_again(&mut self) {
+        let Some(serving) = &mut self.serving else { return };
+        let before = serving.settled.clone();
+        serving.ask(&self.room, &self.cluster).await;
+        if serving.settled != before {
+            self.serve().await;
+        }
+    }
+
+    /// Routes, endpoints, certificates, and word of them.
+    async fn serve(&mut self) {
+        let Some(serving) = &mut self.serving else { return };
+        let (edge, id) = (&self.room.edge, self.cluster.id());
+        let routes = granted(&serving.compiled.routes, &serving.settled.granted);
+        serving.backends = routes.backends().into_iter().cloned().collect();
+        let before = std::mem::take(&mut serving.certificates);
+        serving.certificates = routes.certificates.iter().map(|used| used.from.clone()).collect();
+        serving.order(&self.room, &self.cluster, &routes);
+        let claims = match serving.settled.granted.contains(&Host::Any) {
+            true => Claims::All,
+            false => Claims::Only(serving.settled.granted.iter().cloned().collect()),
+        };
+        edge.set_routes(id, claims, routes);
+        for backend in &serving.backends {
+            edge.set_endpoints(id, backend, self.part.targets(backend));
+        }
+        for gone in before.difference(&serving.certificates) {
+            edge.set_certificate(id, gone.clone(), None);
+        }
+        let mut wrong = Vec::new();
+        for source in &serving.certificates {
+            if let Err(why) = self.room.certificates.set(edge, &self.cluster, source) {
+                wrong.extend(users(&self.part, source).map(|ingress| Finding::new(ingress, "InvalidCertificate", &why)));
+            }
+        }
+        for (host, why) in &serving.settled.refused {
+            let of = self.part.ingresses().filter(|(name, ingress)| {
+                serving.compiled.ours.contains(name) && super::report::hosts_of(ingress).contains(host)
+            });
+            wrong.extend(of.map(|(name, _)| Finding::new(name.clone(), why.reason(), &format!("host {host}: {why}"))));
+        }
+        let found = serving.compiled.findings.iter();
+        wrong.extend(found.map(|f| Finding::new(f.ingress.clone(), f.reason.as_str(), &f.message)));
+        serving.reporter.report(&self.part, &serving.compiled, &serving.settled, wrong).await;
+    }
+
+    /// Endpoints and certificates that are others now.
+    fn refresh(&self, news: &News) {
+        let Some(serving) = &self.serving else { return };
+        for backend in serving.backends.iter().filter(|backend| news.services.contains(&backend.service)) {
+            self.room.edge.set_endpoints(self.cluster.id(), backend, self.part.targets(backend));
+        }
+        for source in &serving.certificates {
+            let CertificateSource::Secret(name) = source else { continue };
+            if news.secrets.contains(name)
+                && let Err(why) = self.room.certificates.set(&self.room.edge, &self.cluster, source)
+            {
+                let wrong = users(&self.part, source).map(|it| Finding::new(it, "InvalidCertificate", &why));
+                wrong.for_each(|finding| serving.reporter.tell(&self.part, finding));
+            }
+        }
+    }
+}
+
+impl Serving {
+    fn new(reporter: Reporter) -> Self {
+        Self {
+            reporter,
+            compiled: Compiled::default(),
+            settled: Settled::default(),
+            wanted: BTreeSet::new(),
+            backends: BTreeSet::new(),
+            certificates: BTreeSet::new(),
+            ordered: None,
+            again: None,
+        }
+    }
+
+    async fn ask(&mut self, room: &Room, cluster: &Cluster) {
+        match room.hosts.settle(cluster.id(), &self.wanted).await {
+            Ok(settled) => {
+                self.again = settled.may_change().then(|| Instant::now() + ASKED_AGAIN);
+                self.settled = settled;
+            }
+            // What was granted goes on being served.
+            Err(error) => {
+                tracing::warn!(%error, cluster = %cluster.id(), "the cluster's hosts can't be asked for");
+                self.again = Some(Instant::now() + AGAIN);
+            }
+        }
+    }
+
+    fn order(&mut self, room: &Arc<Room>, cluster: &Cluster, routes: &Routes) {
+        let hosts: BTreeSet<String> = routes.automatic_hosts().into_iter().map(String::from).collect();
+        match &self.ordered {
+            Some(ordered) => {
+                ordered.send_if_modified(|known| std::mem::replace(known, hosts.clone()) != hosts);
+            }
+            None if hosts.is_empty() || !room.certificates.has_authority() => {}
+            None => {
+                let (sender, ordered) = watch::channel(hosts);
+                let (room, cluster) = (room.clone(), cluster.id().clone());
+                tokio::spawn(async move { room.certificates.keep(&room.edge, &cluster, ordered).await });
+                self.ordered = Some(sender);
+            }
+        }
+    }
+}
+
+/// All hosts that routes are for.
+fn hosts(routes: &Routes) -> BTreeSet<Host> {
+    let mut hosts: BTreeSet<Host> = routes.hosts.iter().map(|routes| routes.host.clone()).collect();
+    if routes.default.is_some() {
+        hosts.insert(Host::Any);
+    }
+    hosts
+}
+
+/// What is left of routes with these hosts alone. A default backend answers for all hosts that were granted.
+fn granted(routes: &Routes, granted: &BTreeSet<Host>) -> Routes {
+    let mut left = routes.clone();
+    left.hosts.retain(|routes| granted.contains(&routes.host));
+    left.certificates.retain(|used| granted.iter().any(|host| covers(host, &used.host)));
+    left
+}
+
+/// Whether who has `host` may show a certificate for `other`.
+fn covers(host: &Host, other: &Host) -> bool {
+    match other {
+        Host::Exact(name) => host.matches(name),
+        other => host == other || *host == Host::Any,
+    }
+}
+
+/// The Ingresses that name a Secret for their TLS.
+fn users<'a>(part: &'a Part, source: &CertificateSource) -> impl Iterator<Item = Name> + use<'a> {
+    let secret = match source {
+        CertificateSource::Secret(name) => name.clone(),
+        CertificateSource::Automatic(_) => Name::default(),
+    };
+    part.ingresses().filter_map(move |(name, ingress)| {
+        let mut tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
+        let names = tls.any(|tls| tls.secret_name.as_deref() == Some(&secret.name));
+        (name.namespace == secret.namespace && names).then(|| name.clone())
+    })
+}

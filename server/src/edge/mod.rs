@@ -1,0 +1,130 @@
+//! The edge at work: what the world reaches the apps of this replica's clusters through.
+//!
+//! `longshore-edge` knows routes, TLS and proxying; this room tells it of clusters. A cluster whose nodes are connected is
+//! loaded where their tunnels end, so the replica that has a cluster's routes is the one that can reach its pods.
+//!
+//! - `part`: a cluster's Ingresses, Services and endpoints, as far as the edge needs them (pure).
+//! - `follower`: keeps the edge in step with one cluster's log. A cluster without an Ingress costs a watch on nothing.
+//! - [`hosts`]: which cluster serves which host.
+//! - `certificates`: of Secrets, of an authority by ACME, or of the installation's own.
+//! - `report`: what Ingresses are told: their address, and what is wrong with them.
+//!
+//! What comes in here is not subject to network policies, as what a kubelet sends is not: an Ingress says itself what is to
+//! be reached from outside.
+
+mod certificates;
+mod follower;
+pub mod hosts;
+mod part;
+mod report;
+
+use crate::accounts::Accounts;
+use crate::apiserver::Api;
+use crate::gateway::Gateway;
+use crate::store::{Cluster, ClusterHook, MasterKey, StoreError};
+use certificates::Certificates;
+use follower::Follower;
+use futures::future::BoxFuture;
+use hosts::{Hosts, Rules};
+use longshore_api::ids::ClusterId;
+use longshore_edge::acme::Authority;
+use longshore_edge::{Edge, Family};
+use sqlx::PgPool;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// What a replica's edge is told.
+pub struct Settings {
+    /// Where plain HTTP is served.
+    pub http: Option<TcpListener>,
+    pub https: Option<TcpListener>,
+    pub rules: Rules,
+    /// The addresses or names under which the world finds this edge: what the status of an Ingress tells.
+    pub addresses: Vec<String>,
+    /// Who issues certificates; none: the installation's own authority does.
+    pub authority: Option<Authority>,
+    /// `mailto:…`, for the authority.
+    pub contact: Option<String>,
+}
+
+/// The edge of one replica. Cheap to clone.
+#[derive(Clone)]
+pub struct EdgeRoom(Arc<Room>);
+
+struct Room {
+    edge: Edge,
+    api: Api,
+    hosts: Hosts,
+    certificates: Certificates,
+    /// As `status.loadBalancer.ingress` has it.
+    addresses: serde_json::Value,
+}
+
+/// The sockets of an edge that isn't serving yet.
+pub struct Listeners {
+    http: Option<TcpListener>,
+    https: Option<TcpListener>,
+}
+
+impl EdgeRoom {
+    pub fn open(
+        settings: Settings,
+        pool: PgPool,
+        master: Arc<MasterKey>,
+        gateway: Gateway,
+        api: Api,
+        accounts: Arc<Accounts>,
+    ) -> (Self, Listeners) {
+        let port = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
+        let (http, https) = (port(&settings.http), port(&settings.https));
+        let addresses = report::addresses(&settings.addresses, &[http, https]);
+        let certificates = Certificates::new(pool.clone(), master, accounts, settings.authority, settings.contact);
+        let served = longshore_edge::Settings {
+            reserved: settings.rules.reserved.clone(),
+            https_port: https.unwrap_or(443),
+            ..Default::default()
+        };
+        let edge = Edge::start(served, Arc::new(gateway), Arc::new(certificates.clone()));
+        let room = Room { edge, api, hosts: Hosts::new(pool, settings.rules), certificates, addresses };
+        (Self(Arc::new(room)), Listeners { http: settings.http, https: settings.https })
+    }
+
+    /// Serves until `stop` turns true.
+    pub async fn serve(&self, listeners: Listeners, stop: watch::Receiver<bool>) {
+        let edge = &self.0.edge;
+        let http = async {
+            if let Some(listener) = listeners.http {
+                edge.serve_http(listener, stop.clone()).await;
+            }
+        };
+        let https = async {
+            if let Some(listener) = listeners.https {
+                edge.serve_https(listener, stop.clone()).await;
+            }
+        };
+        tokio::join!(http, https);
+    }
+
+    pub fn metrics(&self) -> Vec<Family> {
+        self.0.edge.metrics()
+    }
+
+    /// The domain below which every app can have a name.
+    pub fn domain(&self) -> Option<&str> {
+        self.0.hosts.rules().domain.as_deref()
+    }
+}
+
+impl ClusterHook for EdgeRoom {
+    fn loaded<'a>(&'a self, cluster: &'a Arc<Cluster>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (follower, watch) = Follower::open(self.0.clone(), cluster)?;
+            tokio::spawn(follower.run(watch));
+            Ok(())
+        })
+    }
+
+    /// The end of its watches ends a follower.
+    fn unloading(&self, _: &ClusterId) {}
+}

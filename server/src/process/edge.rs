@@ -1,0 +1,86 @@
+//! The edge's part of a replica's settings.
+
+use super::names;
+use super::serving::ServeError;
+use crate::edge;
+use crate::edge::hosts::Rules;
+use clap::Args;
+use longshore_edge::acme::Authority;
+use longshore_edge::host::Host;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::net::TcpListener;
+
+/// Where the world reaches apps.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EdgeArgs {
+    /// Where Ingresses are served by plain HTTP
+    #[arg(long, value_name = "ADDR:PORT", env = "LONGSHORE_EDGE_HTTP")]
+    edge_http: Option<SocketAddr>,
+    /// Where Ingresses are served over TLS
+    #[arg(long, value_name = "ADDR:PORT", env = "LONGSHORE_EDGE_HTTPS")]
+    edge_https: Option<SocketAddr>,
+    /// Domain below which every app can have a name; *.DOMAIN must lead to the edge
+    #[arg(long, value_name = "DOMAIN", env = "LONGSHORE_EDGE_DOMAIN")]
+    edge_domain: Option<String>,
+    /// Address or name under which the world finds the edge, as Ingresses tell it (repeatable; default: the advertised host)
+    #[arg(long = "edge-address", value_name = "ADDRESS", env = "LONGSHORE_EDGE_ADDRESS", value_delimiter = ',')]
+    edge_addresses: Vec<String>,
+    /// Any cluster may serve any host, whoever asks first; without it hosts outside of the domain are proven by DNS
+    /// (default for `dev`)
+    #[arg(long, env = "LONGSHORE_EDGE_OPEN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    edge_open: Option<bool>,
+    /// ACME directory of the authority that issues certificates (default: the installation's own CA signs them)
+    #[arg(long, value_name = "URL", env = "LONGSHORE_EDGE_ACME")]
+    edge_acme: Option<String>,
+    /// Certificates that vouch for the ACME directory (default: those this machine trusts)
+    #[arg(long, value_name = "FILE", env = "LONGSHORE_EDGE_ACME_ROOTS")]
+    edge_acme_roots: Option<PathBuf>,
+    /// Whom the authority may write to
+    #[arg(long, value_name = "EMAIL", env = "LONGSHORE_EDGE_ACME_EMAIL")]
+    edge_acme_email: Option<String>,
+}
+
+impl EdgeArgs {
+    /// Binds the edge's ports; None where it has none. `listen` and `advertised`: of the dashboard, whose names are nobody
+    /// else's. `open`: unless said otherwise.
+    pub async fn prepare(
+        self,
+        listen: SocketAddr,
+        advertised: &str,
+        open: bool,
+    ) -> Result<Option<edge::Settings>, ServeError> {
+        if self.edge_http.is_none() && self.edge_https.is_none() {
+            return Ok(None);
+        }
+        let domain = match self.edge_domain.map(|domain| domain.trim_end_matches('.').to_ascii_lowercase()) {
+            Some(domain) if !matches!(Host::parse(&domain), Some(Host::Exact(_))) => {
+                return Err(ServeError::EdgeDomain(domain));
+            }
+            domain => domain,
+        };
+        let reserved = names::certificate_names(listen, advertised);
+        let rules = Rules {
+            open: self.edge_open.unwrap_or(open),
+            domain,
+            reserved: reserved.iter().filter_map(|name| Host::parse(name)).collect(),
+        };
+        let addresses =
+            if self.edge_addresses.is_empty() { vec![advertised.to_owned()] } else { self.edge_addresses };
+        let roots = self.edge_acme_roots;
+        Ok(Some(edge::Settings {
+            http: bind(self.edge_http).await?,
+            https: bind(self.edge_https).await?,
+            rules,
+            addresses,
+            authority: self.edge_acme.map(|directory| Authority { directory, roots }),
+            contact: self.edge_acme_email.map(|email| format!("mailto:{email}")),
+        }))
+    }
+}
+
+async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+    Ok(Some(bound))
+}
