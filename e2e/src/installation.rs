@@ -21,6 +21,8 @@ pub struct Admin {
 pub struct Installation {
     folder: tempfile::TempDir,
     listen: String,
+    /// What the server is told beside where it listens.
+    arguments: Vec<String>,
     server: Option<Child>,
 }
 
@@ -32,9 +34,14 @@ impl Installation {
 
     /// The same on another address of this machine.
     pub fn start_on(ip: &str) -> Self {
+        Self::start_with(ip, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(ip: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("longshore-e2e-").tempdir().expect("a folder");
-        let port = TcpListener::bind((ip, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
-        let mut new = Self { folder, listen: format!("{ip}:{port}"), server: None };
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut new = Self { folder, listen: format!("{ip}:{}", free_port(ip)), arguments, server: None };
         new.start_server();
         new
     }
@@ -56,6 +63,7 @@ impl Installation {
             .arg("--data-dir")
             .arg(self.server_folder())
             .args(["--listen", &self.listen])
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(again)
@@ -159,6 +167,11 @@ impl Installation {
         self.kubectl().wait_node_ready(name);
         agent
     }
+}
+
+/// A port of an address that nobody listens on at the moment.
+pub fn free_port(ip: &str) -> u16 {
+    TcpListener::bind((ip, 0)).and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
 impl Drop for Installation {

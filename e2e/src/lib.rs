@@ -11,6 +11,7 @@ pub mod installation;
 pub mod kubectl;
 pub mod linearizable;
 pub mod machine;
+pub mod pebble;
 pub mod sample;
 
 pub use browser::Browser;
@@ -20,6 +21,7 @@ pub use forward::Forward;
 pub use installation::{Agent, Installation};
 pub use kubectl::Kubectl;
 pub use machine::Machine;
+pub use pebble::Pebble;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
