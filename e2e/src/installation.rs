@@ -148,11 +148,22 @@ impl Installation {
 
     /// Starts an agent of cluster `default` that uses `docker`, and waits until its node is Ready.
     pub fn start_agent(&self, name: &str, docker: &Docker) -> Agent {
-        self.start_agent_on(None, name, docker)
+        self.start_agent_in(None, &[], name, docker)
     }
 
     /// On another machine, where `docker` runs as well.
-    pub fn start_agent_on(&self, machine: Option<&Machine>, name: &str, docker: &Docker) -> Agent {
+    pub fn start_agent_on(&self, machine: &Machine, name: &str, docker: &Docker) -> Agent {
+        self.start_agent_in(Some(machine.name()), &[], name, docker)
+    }
+
+    /// In a network namespace, with these variables in its environment.
+    pub fn start_agent_in(
+        &self,
+        netns: Option<&str>,
+        environment: &[(&str, &str)],
+        name: &str,
+        docker: &Docker,
+    ) -> Agent {
         let mut agent = Agent {
             name: name.into(),
             folder: self.folder.path().join(format!("agent-{name}")),
@@ -160,7 +171,8 @@ impl Installation {
             server: format!("https://{}", self.listen),
             token: self.server_folder().join("join-token"),
             docker: docker.host(),
-            netns: machine.map(|machine| format!("/var/run/netns/{}", machine.name())),
+            netns: netns.map(|name| format!("/var/run/netns/{name}")),
+            environment: environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             child: None,
         };
         agent.start();
@@ -200,6 +212,7 @@ pub struct Agent {
     docker: String,
     /// Of the machine that it runs on, where that isn't this one.
     netns: Option<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -226,6 +239,7 @@ impl Agent {
             .arg(&self.token)
             .arg("--data-dir")
             .arg(&self.folder)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(again)

@@ -91,7 +91,7 @@ fn an_app_behind_nat_is_reached_by_its_domain() {
     );
     let docker = Docker::start_in(&installation.folder().join("docker"), Some(laptop.name()));
     docker.make_sample_image();
-    let _agent = installation.start_agent_on(Some(&laptop), "laptop", &docker);
+    let _agent = installation.start_agent_on(&laptop, "laptop", &docker);
     let kubectl = installation.kubectl();
     let ca = installation.server_folder().join("ca.crt").display().to_string();
     let edge = Edge { ip: laptop.host().into(), http, https, ca };

@@ -6,6 +6,7 @@ mod crashes;
 mod edge;
 mod hostile;
 mod in_cluster;
+mod internet;
 mod join;
 mod main_job;
 mod mesh;
