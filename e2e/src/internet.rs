@@ -46,19 +46,23 @@ impl Netns {
 
     /// Does something on a thread inside.
     pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
-        let file = self.file();
-        std::thread::scope(|scope| {
-            let done = scope.spawn(move || {
-                setns(file.as_fd(), CloneFlags::CLONE_NEWNET).expect("it can be done");
-                what()
-            });
-            done.join().expect("it can be done")
-        })
+        within(self.file(), what)
     }
 
     pub fn udp(&self, address: &str) -> UdpSocket {
         self.within(|| UdpSocket::bind(address).expect("it can be done"))
     }
+}
+
+/// Does something on a thread inside a network namespace.
+pub fn within<T: Send>(netns: File, what: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let done = scope.spawn(move || {
+            setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).expect("it can be entered");
+            what()
+        });
+        done.join().expect("it is done")
+    })
 }
 
 impl Drop for Netns {

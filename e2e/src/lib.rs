@@ -55,10 +55,12 @@ pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> 
     }
 }
 
-/// A program that `scripts/test` has built beside this test.
+/// A program that was built beside this one.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let folder = test.parent().and_then(|deps| deps.parent()).expect("tests lie in target/PROFILE/deps");
+    let this = std::env::current_exe().expect("a program knows its own path");
+    let folder = this.parent().expect("it lies in a folder");
+    // Tests lie in a folder below that of programs.
+    let folder = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
     let path = folder.join(name);
     assert!(path.exists(), "{} is not built: run the tests with `make test` or `make e2e`", path.display());
     path
