@@ -156,13 +156,17 @@ fn an_app_behind_nat_is_reached_by_its_domain() {
     // Addresses that somebody wrote down by hand lead nowhere, though something listens there.
     let mut victim = laptop.shell(&format!("exec python3 -m http.server --bind {} 9090", laptop.address()));
     let mut victim = victim.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("python is installed");
+    let asked = format!("curl -sf -o /dev/null http://{}:9090/", laptop.address());
+    eventually("it listens", PATIENCE, || {
+        let said = laptop.shell(&asked).status().map_err(|e| e.to_string())?;
+        said.success().then_some(()).ok_or_else(|| said.to_string())
+    });
     kubectl.apply(&evil(laptop.address()));
     let url = format!("http://{HOST}:{http}/evil");
     eventually("nobody is reached", PATIENCE, || match edge.get(&url)? {
         (502, _) => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    laptop.shell(&format!("curl -sf http://{}:9090/ >/dev/null", laptop.address())).status().expect("it listens");
     victim.kill().and_then(|()| victim.wait()).expect("it is ours");
 
     // As a person sees it.

@@ -6,7 +6,7 @@ use super::backends::{Backends, SERVICES, SLICES};
 use super::ports::{self, PortRules};
 use super::report::{Finding, Reporter, address};
 use crate::store::{Change, ChangeKind, Cluster, Object, StoreError, Watch, WatchItem};
-use futures::future::select_all;
+use futures::future::{join_all, select_all};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use longshore_api::network::Name;
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// `spec.loadBalancerClass` of those that name us; those that name nobody are ours as well.
@@ -66,11 +67,21 @@ impl Balanced {
     }
 }
 
-/// A port that is open; it is closed when this is dropped.
+/// A port that is open; it closes when this is dropped.
 struct Open {
     forward: Forward,
     sources: Vec<IpNet>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Open {
+    /// Ends when others may have the port.
+    async fn close(self) {
+        drop(self.stop);
+        // It fails only where the runtime ends.
+        let _ = self.serving.await;
+    }
 }
 
 pub(super) struct Balancers {
@@ -206,10 +217,11 @@ impl Balancers {
                 return;
             }
         };
-        self.open.retain(|(name, port), open| {
+        let closed = self.open.extract_if(.., |(name, port), open| {
             let sources = self.services.get(name).map(|service| &service.sources);
-            wanted.get(port) == Some(name) && had.contains(port) && sources == Some(&open.sources)
+            wanted.get(port) != Some(name) || !had.contains(port) || sources != Some(&open.sources)
         });
+        join_all(closed.map(|(_, open)| open.close())).await;
         for (port, name) in &wanted {
             let key = (name.clone(), *port);
             let opened = match (had.contains(port), self.open.contains_key(&key)) {
@@ -233,8 +245,8 @@ impl Balancers {
         forward.set_endpoints(self.backends.targets(&backend(&name, port)));
         let (stop, stopped) = watch::channel(false);
         let serving = forward.clone();
-        tokio::spawn(async move { serving.serve(listener, stopped).await });
-        self.open.insert((name, port), Open { forward, sources, _stop: stop });
+        let serving = tokio::spawn(async move { serving.serve(listener, stopped).await });
+        self.open.insert((name, port), Open { forward, sources, stop, serving });
         Ok(())
     }
 
