@@ -8,6 +8,7 @@ mod in_cluster;
 mod join;
 mod main_job;
 mod mesh;
+mod network_pages;
 mod nodes;
 mod policies;
 mod port_forward;

@@ -1,7 +1,6 @@
 //! Pods that are the same to who looks from afar: those of one owner.
 
 use crate::kube::Pod;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const HASH: &str = "pod-template-hash";
@@ -31,15 +30,24 @@ fn name(pod: &Pod) -> &str {
 
 /// In the order of namespace and name. Pods that are done don't count.
 pub fn group(pods: impl Iterator<Item = Arc<Pod>>) -> Vec<Workload> {
-    let mut groups: BTreeMap<_, Workload> = BTreeMap::new();
+    let mut all = Vec::new();
     for pod in pods.filter(|p| !matches!(p.status.phase.as_str(), "Succeeded" | "Failed")) {
         let mut labels = pod.metadata.labels.clone();
         labels.remove(HASH);
-        let (namespace, name) = (pod.metadata.namespace.clone(), name(&pod).to_string());
-        let key = (namespace.clone(), name.clone(), labels);
-        groups.entry(key).or_insert_with(|| Workload { namespace, name, pods: Vec::new() }).pods.push(pod);
+        all.push((pod.metadata.namespace.clone(), name(&pod).to_string(), labels, pod));
     }
-    groups.into_values().collect()
+    all.sort_by(|a, b| (&a.0, &a.1, &a.2).cmp(&(&b.0, &b.1, &b.2)));
+    let mut groups: Vec<Workload> = Vec::new();
+    let mut last = None;
+    for (namespace, name, labels, pod) in all {
+        let key = Some((namespace.clone(), name.clone(), labels));
+        match groups.last_mut().filter(|_| key == last) {
+            Some(group) => group.pods.push(pod),
+            None => groups.push(Workload { namespace, name, pods: vec![pod] }),
+        }
+        last = key;
+    }
+    groups
 }
 
 #[cfg(test)]

@@ -12,8 +12,11 @@ pub mod new_app;
 pub mod node;
 pub mod object;
 pub mod pod;
+pub mod policies;
+pub mod reach;
 pub mod service;
 pub mod sign_in;
+pub mod topology;
 
 use crate::components::icon::{Icon, icon};
 use leptos::prelude::*;
