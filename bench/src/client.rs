@@ -31,24 +31,19 @@ pub struct Target {
     pub prefix: String,
     authorization: HeaderValue,
     host: HeaderValue,
+    name: ServerName<'static>,
     tls: TlsConnector,
 }
 
 impl Target {
     pub fn new(address: SocketAddr, prefix: &str, token: &str) -> Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(OwnChild(provider)))
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             address,
             prefix: prefix.into(),
             authorization: HeaderValue::from_str(&format!("Bearer {token}"))?,
             host: HeaderValue::from_str(&address.to_string())?,
-            tls: TlsConnector::from(Arc::new(tls)),
+            name: ServerName::IpAddress(address.ip().into()),
+            tls: connector(&[b"http/1.1"])?,
         })
     }
 
@@ -57,10 +52,16 @@ impl Target {
         Self { prefix: prefix.into(), ..self.clone() }
     }
 
+    /// A host that is served at an address.
+    pub fn host(address: SocketAddr, host: &str) -> Result<Self> {
+        let (name, value) = (ServerName::try_from(host.to_owned())?, HeaderValue::from_str(host)?);
+        Ok(Self { name, host: value, ..Self::new(address, "", "none")? })
+    }
+
     pub async fn connect(&self) -> Result<Connection> {
         let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
-        let tls = self.tls.connect(ServerName::IpAddress(self.address.ip().into()), tcp).await?;
+        let tls = self.tls.connect(self.name.clone(), tcp).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
         tokio::spawn(async move {
             // Its error is also the next request's.
@@ -68,6 +69,18 @@ impl Target {
         });
         Ok(Connection { sender, target: self.clone() })
     }
+}
+
+/// TLS to children of this process, that speak one of these protocols.
+pub fn connector(protocols: &[&[u8]]) -> Result<TlsConnector> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(OwnChild(provider)))
+        .with_no_client_auth();
+    tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(TlsConnector::from(Arc::new(tls)))
 }
 
 /// One request of a workload.

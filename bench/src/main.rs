@@ -9,6 +9,7 @@ mod client;
 mod figures;
 mod load;
 mod machine;
+mod network;
 mod null;
 mod processes;
 mod report;
@@ -152,6 +153,7 @@ async fn run(mut settings: Settings) -> Result<()> {
     }
     if !settings.short {
         alone::measure(&settings, &mut figures).await;
+        figures = network::measure(&settings, figures).await;
     }
     report::print(&figures);
     let path = figures.write(&settings.results)?;

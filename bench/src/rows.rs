@@ -64,6 +64,13 @@ pub const ROWS: &[Row] = &[
     row("nodes-cpu", "… CPU of the idle server", "%", Goal::AtMost(5.0)),
     row("node-tenants-memory", "10,000 tenants, a node each: memory", "MB", Goal::AtMost(1500.0)),
     row("node-tenants-cpu", "… CPU of the idle server", "%", Goal::AtMost(20.0)),
+    row("mesh-throughput", "TCP pod to pod over the mesh (wireguard-go)", "Gb/s", times(2.0, 4.0)),
+    row("mesh-latency", "… latency it adds, one way", "ms", Goal::AtMost(0.1)),
+    row("mesh-relay", "… over the server (a TLS WebSocket)", "Gb/s", Goal::Times { least: 0.5, aim: None }),
+    row("service-10", "connecting to one of 10 Services (to its pod)", "ms", Goal::Part { most: 1.1, aim: None }),
+    row("service-10000", "… of 10,000", "ms", Goal::Part { most: 1.1, aim: None }),
+    row("dns", "names answered by a node, per core", "/s", Goal::AtLeast(50_000.0)),
+    row("edge", "requests through the edge, 64 clients (nginx)", "/s", Goal::Times { least: 0.667, aim: None }),
     row("history-tenfold", "update p50 at 10× history over 1×", "×", Goal::AtMost(1.1)),
 ];
 

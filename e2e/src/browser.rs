@@ -25,15 +25,20 @@ pub struct Browser {
 impl Browser {
     /// A desktop's window.
     pub fn open() -> Self {
-        Self::open_sized(1440, 900, false)
+        Self::open_sized(1440, 900, false, &[])
+    }
+
+    /// A desktop's window in which every name leads to this address.
+    pub fn open_resolving_to(address: &str) -> Self {
+        Self::open_sized(1440, 900, false, &[&format!("--host-resolver-rules=MAP * {address}")])
     }
 
     /// A phone's: 390 pixels wide, touched.
     pub fn open_phone() -> Self {
-        Self::open_sized(390, 844, true)
+        Self::open_sized(390, 844, true, &[])
     }
 
-    fn open_sized(width: u32, height: u32, phone: bool) -> Self {
+    fn open_sized(width: u32, height: u32, phone: bool, more: &[&str]) -> Self {
         let mut driver = Command::new("chromedriver")
             .args(["--port=0", "--log-level=WARNING"])
             .stdin(Stdio::null())
@@ -48,7 +53,7 @@ impl Browser {
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE * 2)).build();
         let mut browser = Self { driver, agent: config.into(), session: format!("http://127.0.0.1:{port}/session") };
         let arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];
-        let options = json!({"args": arguments});
+        let options = json!({"args": arguments.iter().chain(more).collect::<Vec<_>>()});
         // The installation's own CA is none of the browser's.
         let wanted = json!({"browserName": "chrome", "acceptInsecureCerts": true, "goog:chromeOptions": options});
         let wanted = json!({"capabilities": {"alwaysMatch": wanted}});

@@ -79,6 +79,13 @@ impl Docker {
             .collect()
     }
 
+    /// The network namespace of a pod that runs, as a file.
+    pub fn netns_of(&self, pod: &str) -> PathBuf {
+        let sandbox = self.run(&["ps", "-q", "--no-trunc", "--filter", &format!("name=k8s_POD_{pod}_")]);
+        let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", &sandbox]);
+        PathBuf::from(format!("/proc/{pid}/ns/net"))
+    }
+
     /// Kills the daemon as a crash would (SIGKILL), with its containerd and its containers, as on a machine that lost its
     /// power. Then starts it again on the same state.
     pub fn kill_and_restart(&mut self) {

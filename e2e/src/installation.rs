@@ -21,6 +21,8 @@ pub struct Admin {
 pub struct Installation {
     folder: tempfile::TempDir,
     listen: String,
+    /// What the server is told beside where it listens.
+    arguments: Vec<String>,
     server: Option<Child>,
 }
 
@@ -32,9 +34,14 @@ impl Installation {
 
     /// The same on another address of this machine.
     pub fn start_on(ip: &str) -> Self {
+        Self::start_with(ip, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(ip: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("longshore-e2e-").tempdir().expect("a folder");
-        let port = TcpListener::bind((ip, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
-        let mut new = Self { folder, listen: format!("{ip}:{port}"), server: None };
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut new = Self { folder, listen: format!("{ip}:{}", free_port(ip)), arguments, server: None };
         new.start_server();
         new
     }
@@ -56,6 +63,7 @@ impl Installation {
             .arg("--data-dir")
             .arg(self.server_folder())
             .args(["--listen", &self.listen])
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(again)
@@ -140,11 +148,22 @@ impl Installation {
 
     /// Starts an agent of cluster `default` that uses `docker`, and waits until its node is Ready.
     pub fn start_agent(&self, name: &str, docker: &Docker) -> Agent {
-        self.start_agent_on(None, name, docker)
+        self.start_agent_in(None, &[], name, docker)
     }
 
     /// On another machine, where `docker` runs as well.
-    pub fn start_agent_on(&self, machine: Option<&Machine>, name: &str, docker: &Docker) -> Agent {
+    pub fn start_agent_on(&self, machine: &Machine, name: &str, docker: &Docker) -> Agent {
+        self.start_agent_in(Some(machine.name()), &[], name, docker)
+    }
+
+    /// In a network namespace, with these variables in its environment.
+    pub fn start_agent_in(
+        &self,
+        netns: Option<&str>,
+        environment: &[(&str, &str)],
+        name: &str,
+        docker: &Docker,
+    ) -> Agent {
         let mut agent = Agent {
             name: name.into(),
             folder: self.folder.path().join(format!("agent-{name}")),
@@ -152,13 +171,19 @@ impl Installation {
             server: format!("https://{}", self.listen),
             token: self.server_folder().join("join-token"),
             docker: docker.host(),
-            netns: machine.map(|machine| format!("/var/run/netns/{}", machine.name())),
+            netns: netns.map(|name| format!("/var/run/netns/{name}")),
+            environment: environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             child: None,
         };
         agent.start();
         self.kubectl().wait_node_ready(name);
         agent
     }
+}
+
+/// A port of an address that nobody listens on at the moment.
+pub fn free_port(ip: &str) -> u16 {
+    TcpListener::bind((ip, 0)).and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
 impl Drop for Installation {
@@ -187,6 +212,7 @@ pub struct Agent {
     docker: String,
     /// Of the machine that it runs on, where that isn't this one.
     netns: Option<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -203,6 +229,11 @@ impl Agent {
         }
     }
 
+    /// The running agent's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the agent runs").id()
+    }
+
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).expect("a log");
         let again = log.try_clone().expect("a log");
@@ -213,6 +244,7 @@ impl Agent {
             .arg(&self.token)
             .arg("--data-dir")
             .arg(&self.folder)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(again)

@@ -7,10 +7,13 @@ pub mod browser;
 pub mod curl;
 pub mod docker;
 pub mod forward;
+pub mod http_proxy;
 pub mod installation;
+pub mod internet;
 pub mod kubectl;
 pub mod linearizable;
 pub mod machine;
+pub mod pebble;
 pub mod sample;
 
 pub use browser::Browser;
@@ -20,6 +23,7 @@ pub use forward::Forward;
 pub use installation::{Agent, Installation};
 pub use kubectl::Kubectl;
 pub use machine::Machine;
+pub use pebble::Pebble;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -51,10 +55,12 @@ pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> 
     }
 }
 
-/// A program that `scripts/test` has built beside this test.
+/// A program that was built beside this one.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let folder = test.parent().and_then(|deps| deps.parent()).expect("tests lie in target/PROFILE/deps");
+    let this = std::env::current_exe().expect("a program knows its own path");
+    let folder = this.parent().expect("it lies in a folder");
+    // Tests lie in a folder below that of programs.
+    let folder = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
     let path = folder.join(name);
     assert!(path.exists(), "{} is not built: run the tests with `make test` or `make e2e`", path.display());
     path

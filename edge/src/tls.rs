@@ -28,10 +28,16 @@ pub struct Certificate(pub(crate) Arc<CertifiedKey>);
 impl Certificate {
     /// `tls.crt` and `tls.key` of a `kubernetes.io/tls` Secret.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-        let chain = chain.ok().filter(|c| !c.is_empty()).ok_or(CertificateError::Chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::Key)?;
+        let (chain, key) = read(chain, key)?;
         Self::new(chain, &key)
+    }
+
+    /// What a challenge shows: its certificate has an extension that nobody but the authority reads, so that it can't be
+    /// compared with its key.
+    pub fn of_challenge(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        let (chain, key) = read(chain, key)?;
+        let key = any_supported_type(&key).map_err(CertificateError::Unusable)?;
+        Ok(Self(Arc::new(CertifiedKey::new(chain, key))))
     }
 
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<Self, CertificateError> {
@@ -45,4 +51,11 @@ impl Certificate {
             Err(why) => Err(CertificateError::Unusable(why)),
         }
     }
+}
+
+fn read(chain: &[u8], key: &[u8]) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CertificateError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+    let chain = chain.ok().filter(|c| !c.is_empty()).ok_or(CertificateError::Chain)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::Key)?;
+    Ok((chain, key))
 }

@@ -6,12 +6,8 @@
 
 #![allow(clippy::print_stdout, reason = "its purpose")]
 
-#[allow(dead_code, reason = "shared with the tests")]
-#[path = "../tests/it/internet.rs"]
-mod internet;
-
-use internet::{Netns, cable, run};
 use longshore_api::ids::NodeId;
+use longshore_e2e::internet::{Netns, cable, run};
 use longshore_mesh::{Config, Mesh, PeerInfo, PrivateKey, Relay, Tun};
 use longshore_tunnel::relay::Relayed;
 use std::fs::File;

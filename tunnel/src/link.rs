@@ -58,11 +58,11 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 5 s and 15 s: a dead link is noticed by both ends within 20 s, and a stall of ten is forgiven. Beats are all that an idle
+    /// 6 s and 15 s: a dead link is noticed by both ends within 21 s, and a stall of nine is forgiven. Beats are all that an idle
     /// node costs, so there are no more of them than that takes.
     fn default() -> Self {
         Self {
-            beat: Duration::from_secs(5),
+            beat: Duration::from_secs(6),
             silence: Duration::from_secs(15),
             goodbye: Duration::from_secs(2),
             streams: 1024,

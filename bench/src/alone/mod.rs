@@ -41,7 +41,7 @@ pub async fn measure(settings: &Settings, figures: &mut Figures) {
 }
 
 /// Whether any row of these was asked for.
-fn any(settings: &Settings, prefixes: &[&str]) -> bool {
+pub fn any(settings: &Settings, prefixes: &[&str]) -> bool {
     let rows = crate::rows::ROWS.iter().map(|row| row.id).filter(|id| prefixes.iter().any(|p| id.starts_with(p)));
     rows.into_iter().any(|id| settings.wants(id))
 }

@@ -3,8 +3,10 @@
 mod browser;
 mod connections;
 mod crashes;
+mod edge;
 mod hostile;
 mod in_cluster;
+mod internet;
 mod join;
 mod main_job;
 mod mesh;

@@ -99,7 +99,7 @@ fn pods_on_machines_apart_reach_each_other_by_whatever_path_there_is() {
     here.make_sample_image();
     there.make_sample_image();
     let _office = installation.start_agent("office", &here);
-    let _laptop = installation.start_agent_on(Some(&machine), "laptop", &there);
+    let _laptop = installation.start_agent_on(&machine, "laptop", &there);
     let kubectl = installation.kubectl();
     kubectl.apply(&format!("{}{}", pod("near", "office"), pod("far", "laptop")));
     let near = kubectl.wait_ready_pods("app=near", 1).remove(0);

@@ -7,6 +7,7 @@ use crate::tls::Certificate;
 use jiff::{SignedDuration, Timestamp};
 use longshore_api::ids::ClusterId;
 use rand::Rng;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -62,14 +63,14 @@ pub async fn keep(
         }
         known.retain(|host, _| wanted.contains(host));
         for host in wanted {
-            if !known.contains_key(&host) {
-                let due = load(issuer, edge, cluster, &host).await;
-                known.insert(host, Host { failures: 0, due });
+            if let Entry::Vacant(new) = known.entry(host) {
+                let due = load(issuer, edge, cluster, new.key()).await;
+                new.insert(Host { failures: 0, due });
             }
         }
         let next = known.iter_mut().min_by_key(|(_, host)| host.due);
         let due = next.as_ref().map(|(_, host)| host.due);
-        let wait = due.map_or(Duration::MAX, |due| until(due));
+        let wait = due.map_or(Duration::MAX, until);
         tokio::select! {
             changed = hosts.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wait.min(LONGEST_SLEEP)) => {

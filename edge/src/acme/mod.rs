@@ -172,8 +172,14 @@ impl Issuer {
             self.store.open(host, &open).await?;
             challenge.set_ready().await?;
         }
-        if order.poll_ready(&self.retries).await? != OrderStatus::Ready {
-            return Err(refused(host, &mut order).await);
+        match order.poll_ready(&self.retries).await {
+            Ok(OrderStatus::Ready) => {}
+            // It says of the order what it found wrong with a challenge.
+            Err(instant_acme::Error::Api(problem)) => {
+                return Err(Error::Refused { host: host.to_string(), why: problem.to_string() });
+            }
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(refused(host, &mut order).await),
         }
         let key = order.finalize().await?;
         let chain = order.poll_certificate(&self.retries).await?;

@@ -2,17 +2,17 @@
 //! twenty.
 
 use crate::support::*;
+use longshore_e2e::Pebble;
 use longshore_edge::acme::*;
 use longshore_edge::challenge::{Answering, Challenges};
 use longshore_edge::tls::Certificate;
 use longshore_edge::{Claims, Edge, Settings};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::ClientConfig;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -69,26 +69,12 @@ impl Challenges for FromMemory {
     fn tls<'a>(&'a self, host: &'a str) -> Answering<'a, Certificate> {
         Box::pin(async move {
             match self.0.challenges.lock().unwrap().get(host) {
-                Some(Challenge::Tls(shown)) => Certificate::from_pem(shown.chain.as_bytes(), shown.key.as_bytes()).ok(),
+                Some(Challenge::Tls(shown)) => {
+                    Certificate::of_challenge(shown.chain.as_bytes(), shown.key.as_bytes()).ok()
+                }
                 _ => None,
             }
         })
-    }
-}
-
-/// pebble and its name server, ended with the test.
-struct Pebble {
-    authority: Authority,
-    programs: Vec<Child>,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Pebble {
-    fn drop(&mut self) {
-        for program in &mut self.programs {
-            let _ = program.kill();
-            let _ = program.wait();
-        }
     }
 }
 
@@ -96,57 +82,9 @@ async fn free_port() -> u16 {
     nobody().await.port()
 }
 
-impl Pebble {
-    /// Looks for challenges at these ports of this machine, whatever the host.
-    async fn start(http: u16, https: u16) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_string()]).unwrap();
-        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
-        std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let (port, management, dns, names) =
-            (free_port().await, free_port().await, free_port().await, free_port().await);
-        let config = json!({"pebble": {"listenAddress": format!("127.0.0.1:{port}"), "managementListenAddress": format!("127.0.0.1:{management}"),
-            "certificate": path("cert.pem"), "privateKey": path("key.pem"), "httpPort": http, "tlsPort": https, "ocspResponderURL": ""}});
-        std::fs::write(path("pebble.json"), config.to_string()).unwrap();
-        let quiet = |command: &mut Command| {
-            let missing = "the packages that `scripts/setup` installs are needed: pebble";
-            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect(missing)
-        };
-        let (dns, names) = (format!("127.0.0.1:{dns}"), format!("127.0.0.1:{names}"));
-        let mut servers = Command::new("pebble-challtestsrv");
-        servers.args([
-            "-http01",
-            "",
-            "-https01",
-            "",
-            "-tlsalpn01",
-            "",
-            "-doh",
-            "",
-            "-defaultIPv6",
-            "",
-            "-defaultIPv4",
-            "127.0.0.1",
-        ]);
-        servers.args(["-dns01", &dns, "-management", &names]);
-        let mut pebble = Command::new("pebble");
-        pebble.args(["-config", &path("pebble.json"), "-dnsserver", &dns]).env("PEBBLE_VA_NOSLEEP", "1");
-        let programs = vec![quiet(&mut servers), quiet(&mut pebble)];
-        let address: SocketAddr = ([127, 0, 0, 1], port).into();
-        let directory = format!("https://localhost:{port}/dir");
-        let authority = Authority { directory, roots: Some(folder.path().join("cert.pem")) };
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(address).await.is_err() || TcpStream::connect(&names).await.is_err() {
-            assert!(std::time::Instant::now() < deadline, "pebble doesn't start");
-            tokio::task::yield_now().await;
-        }
-        Self { authority, programs, _folder: folder }
-    }
-
-    async fn issuer(&self, store: &Arc<Memory>, proof: Proof) -> Issuer {
-        Issuer::start(&self.authority, &[], store.clone(), proof).await.unwrap()
-    }
+async fn issuer_of(pebble: &Pebble, store: &Arc<Memory>, proof: Proof) -> Issuer {
+    let authority = Authority { directory: pebble.directory.clone(), roots: Some(pebble.roots()) };
+    Issuer::start(&authority, &[], store.clone(), proof).await.unwrap()
 }
 
 async fn edge(store: &Arc<Memory>) -> (Edge, SocketAddr, SocketAddr, watch::Sender<bool>) {
@@ -215,8 +153,8 @@ async fn issued_by(proof: Proof) {
     let store = Arc::new(Memory::default());
     // The challenge is answered by one replica, ordered by another.
     let (_answering, http, https, _stop) = edge(&store).await;
-    let authority = Pebble::start(http.port(), https.port()).await;
-    let issuer = authority.issuer(&store, proof).await;
+    let authority = Pebble::start("127.0.0.1", http.port(), https.port());
+    let issuer = issuer_of(&authority, &store, proof).await;
     let issued = issuer.issue(HOST).await.unwrap();
     Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes()).unwrap();
     let (begin, end) = issued.validity().unwrap();
@@ -225,7 +163,7 @@ async fn issued_by(proof: Proof) {
     assert_eq!((*store.opened.lock().unwrap(), store.challenges.lock().unwrap().len()), (1, 0));
     // The account is kept: another start is the same one, and what it proved counts.
     let account = store.account.lock().unwrap().clone();
-    authority.issuer(&store, proof).await.issue(HOST).await.unwrap();
+    issuer_of(&authority, &store, proof).await.issue(HOST).await.unwrap();
     assert_eq!(*store.account.lock().unwrap(), account);
 }
 
@@ -243,8 +181,8 @@ async fn a_certificate_is_issued_for_what_tls_proves() {
 async fn an_authority_that_finds_no_answer_says_so() {
     let store = Arc::new(Memory::default());
     // It looks where nobody listens.
-    let authority = Pebble::start(free_port().await, free_port().await).await;
-    let issuer = authority.issuer(&store, Proof::Http).await;
+    let authority = Pebble::start("127.0.0.1", free_port().await, free_port().await);
+    let issuer = issuer_of(&authority, &store, Proof::Http).await;
     let Err(Error::Refused { host, why }) = issuer.issue(HOST).await else { panic!("issued") };
     assert_eq!(host, HOST);
     assert!(why.contains("connection") || why.contains("refused"), "{why}");
@@ -258,8 +196,8 @@ async fn a_host_is_kept_in_certificates() {
     let tls = json!({"longshore.dev/acme": "true"});
     edge.set_routes(&cluster(), Claims::All, routes(&[(HOST, "web")], tls));
     assert_eq!(shown(https).await, None);
-    let authority = Pebble::start(http.port(), https.port()).await;
-    let issuer = Arc::new(authority.issuer(&store, Proof::Http).await);
+    let authority = Pebble::start("127.0.0.1", http.port(), https.port());
+    let issuer = Arc::new(issuer_of(&authority, &store, Proof::Http).await);
     let (hosts, wanted) = watch::channel(BTreeSet::from([HOST.to_string()]));
     let (keeper, keeping) = (issuer.clone(), edge.clone());
     let task = tokio::spawn(async move { keep(&keeper, &keeping, &cluster(), wanted, Pace::default()).await });

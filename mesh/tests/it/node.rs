@@ -1,8 +1,8 @@
 //! Nodes of a mesh on hosts of the small internet, and the relay between them.
 
-use crate::internet::{Netns, Site};
 use ipnet::Ipv4Net;
 use longshore_api::ids::NodeId;
+use longshore_e2e::internet::{Netns, Site};
 use longshore_mesh::{Config, Link, Mesh, PeerInfo, PrivateKey, Relay, Tun};
 use longshore_tunnel::relay::Relayed;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl Node {
     }
 
     pub fn at(site: &Site, number: u8, hub: &Arc<Hub>) -> Self {
-        let node = Self::start(number, Some(site.socket()), hub);
+        let node = Self::start(number, Some(site.host.udp("0.0.0.0:4000")), hub);
         node.mesh.set_addresses(vec![site.address]);
         node
     }

@@ -1,24 +1,26 @@
 //! Which way packets take.
 
-use crate::internet::{Internet, Nat, SERVER};
 use crate::node::{Hub, Node, introduce, until};
 use crate::tcp::{self, Flow};
+use longshore_e2e::internet::{Internet, Nat};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Where nodes ask for their own addresses.
+const REFLECTOR: &str = "203.0.113.1:3478";
 const SOON: Duration = Duration::from_secs(10);
 
 /// Two nodes at sites with these NATs, who know their addresses and each other.
-async fn two(internet: &mut Internet, nats: [Nat; 2]) -> ([crate::internet::Site; 2], [Node; 2], Arc<Hub>) {
+async fn two(internet: &mut Internet, nats: [Nat; 2]) -> ([longshore_e2e::internet::Site; 2], [Node; 2], Arc<Hub>) {
     let hub = Arc::new(Hub::default());
-    let reflector = internet.server.udp(SERVER);
+    let reflector = internet.server().udp(REFLECTOR);
     reflector.set_nonblocking(true).unwrap();
     tokio::spawn(longshore_tunnel::reflect::serve(tokio::net::UdpSocket::from_std(reflector).unwrap()));
     let sites = nats.map(|nat| internet.site(nat));
     let nodes = [Node::at(&sites[0], 1, &hub), Node::at(&sites[1], 2, &hub)];
     for (node, nat) in nodes.iter().zip(nats) {
-        node.mesh.set_reflectors(&[SERVER.parse().unwrap()]);
+        node.mesh.set_reflectors(&[REFLECTOR.parse().unwrap()]);
         let known = match nat {
             Nat::None | Nat::UdpBlocked => 1,
             _ => 2,
@@ -30,7 +32,7 @@ async fn two(internet: &mut Internet, nats: [Nat; 2]) -> ([crate::internet::Site
 }
 
 async fn meet(nats: [Nat; 2]) {
-    let mut internet = Internet::new();
+    let mut internet = Internet::with_server();
     let (_sites, [a, b], _hub) = two(&mut internet, nats).await;
     tcp::echo(&a, &b).await;
     let took = until("both are direct", SOON, || a.direct(&b).is_some() && b.direct(&a).is_some()).await;
@@ -40,7 +42,7 @@ async fn meet(nats: [Nat; 2]) {
 }
 
 async fn stay_relayed(nats: [Nat; 2]) {
-    let mut internet = Internet::new();
+    let mut internet = Internet::with_server();
     let (_sites, [a, b], hub) = two(&mut internet, nats).await;
     tcp::echo(&a, &b).await;
     let flow = Flow::start(&a, &b).await;
@@ -88,7 +90,7 @@ async fn a_site_that_blocks_udp_is_relayed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_path_cut_in_the_middle_of_a_transfer_heals_without_a_reset() {
-    let mut internet = Internet::new();
+    let mut internet = Internet::with_server();
     let (sites, [a, b], _hub) = two(&mut internet, [Nat::PortRestricted, Nat::FullCone]).await;
     internet.lose(&sites[0], 1);
     let flow = Flow::start(&a, &b).await;
@@ -108,7 +110,7 @@ async fn a_path_cut_in_the_middle_of_a_transfer_heals_without_a_reset() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_changes_its_address_is_followed() {
-    let mut internet = Internet::new();
+    let mut internet = Internet::with_server();
     let (sites, [a, b], _hub) = two(&mut internet, [Nat::None, Nat::PortRestricted]).await;
     let flow = Flow::start(&a, &b).await;
     until("both are direct", SOON, || a.direct(&b).is_some() && b.direct(&a).is_some()).await;

@@ -1,8 +1,8 @@
 //! Who may speak, under which keys, and until when.
 
-use crate::internet::{Internet, Nat, Netns};
 use crate::node::{Hub, MTU, Node, introduce, until};
 use crate::tcp::{self, Flow};
+use longshore_e2e::internet::{Internet, Nat, Netns};
 use longshore_mesh::PrivateKey;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -141,7 +141,7 @@ async fn the_relay_sees_no_payload() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_narrow_path_is_measured_and_used() {
-    let mut internet = Internet::new();
+    let mut internet = Internet::with_server();
     let hub = Arc::new(Hub::default());
     let sites = [internet.site(Nat::PortRestricted), internet.site(Nat::None)];
     // A hop in the middle that takes 1400 bytes and says nothing about what it drops.

@@ -73,7 +73,9 @@ impl Certificates {
                 };
                 let secret = cluster.get(&key).map_err(|error| error.to_string())?;
                 let secret = secret.ok_or_else(|| format!("secret {:?} not found", name.name));
-                secret.and_then(|secret| of_secret(&secret.tree()).map_err(|why| format!("secret {:?}: {why}", name.name)))
+                secret.and_then(|secret| {
+                    of_secret(&secret.tree()).map_err(|why| format!("secret {:?}: {why}", name.name))
+                })
             }
             CertificateSource::Automatic(_) if self.has_authority() => return Ok(()),
             CertificateSource::Automatic(host) => self.own(host).map_err(|error| error.to_string()),
@@ -251,7 +253,7 @@ impl Challenges for Certificates {
         Box::pin(async move {
             self.0.authority.as_ref()?;
             match self.0.open_challenge(host).await? {
-                Open::Tls { chain, key } => Certificate::from_pem(chain.as_bytes(), key.as_bytes()).ok(),
+                Open::Tls { chain, key } => Certificate::of_challenge(chain.as_bytes(), key.as_bytes()).ok(),
                 Open::Http { .. } => None,
             }
         })

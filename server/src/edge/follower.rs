@@ -40,8 +40,10 @@ struct Serving {
     certificates: BTreeSet<CertificateSource>,
     /// Hosts that an authority is asked for; whoever asks it ends with this.
     ordered: Option<watch::Sender<BTreeSet<String>>>,
-    /// When hosts are asked for again.
+    /// When hosts are asked for again, at the latest.
     again: Option<Instant>,
+    /// Changes when one may be free.
+    freed: watch::Receiver<()>,
 }
 
 impl Follower {
@@ -55,11 +57,10 @@ impl Follower {
     pub async fn run(mut self, ingresses: Watch) {
         let mut watches = vec![ingresses];
         while self.settle(&mut watches).await.is_ok() {
-            let again = self.serving.as_ref().and_then(|serving| serving.again);
             let next = select_all(watches.iter_mut().map(|watch| Box::pin(watch.next())));
             let item = tokio::select! {
                 (item, _, _) = next => item,
-                () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                () = time_to_ask(&mut self.serving) => {
                     self.ask_again().await;
                     continue;
                 }
@@ -95,8 +96,7 @@ impl Follower {
                 let watch = self.cluster.follow(resource, |object| self.part.take(object, false))?;
                 watches.push(watch);
             }
-            let reporter = Reporter::new(&self.room, &self.cluster);
-            self.serving = Some(Serving::new(reporter));
+            self.serving = Some(Serving::new(&self.room, &self.cluster));
         }
         let news = self.part.news();
         if news.routes {
@@ -158,7 +158,8 @@ impl Follower {
         let mut wrong = Vec::new();
         for source in &serving.certificates {
             if let Err(why) = self.room.certificates.set(edge, &self.cluster, source) {
-                wrong.extend(users(&self.part, source).map(|ingress| Finding::new(ingress, "InvalidCertificate", &why)));
+                wrong
+                    .extend(users(&self.part, source).map(|ingress| Finding::new(ingress, "InvalidCertificate", &why)));
             }
         }
         for (host, why) in &serving.settled.refused {
@@ -190,10 +191,18 @@ impl Follower {
     }
 }
 
+/// Ends when hosts that were refused are to be asked for again: it is time, or one became free.
+async fn time_to_ask(serving: &mut Option<Serving>) {
+    let Some((again, freed)) = serving.as_mut().and_then(|serving| Some((serving.again?, &mut serving.freed))) else {
+        return std::future::pending().await;
+    };
+    let _ = tokio::time::timeout_at(again, freed.changed()).await;
+}
+
 impl Serving {
-    fn new(reporter: Reporter) -> Self {
+    fn new(room: &Room, cluster: &Arc<Cluster>) -> Self {
         Self {
-            reporter,
+            reporter: Reporter::new(room, cluster),
             compiled: Compiled::default(),
             settled: Settled::default(),
             wanted: BTreeSet::new(),
@@ -201,10 +210,12 @@ impl Serving {
             certificates: BTreeSet::new(),
             ordered: None,
             again: None,
+            freed: room.hosts.freed(),
         }
     }
 
     async fn ask(&mut self, room: &Room, cluster: &Cluster) {
+        self.freed.mark_unchanged();
         match room.hosts.settle(cluster.id(), &self.wanted).await {
             Ok(settled) => {
                 self.again = settled.may_change().then(|| Instant::now() + ASKED_AGAIN);

@@ -3,17 +3,18 @@
 //! Where an installation serves parties who don't trust each other, a name that isn't below its own domain must be proven
 //! first, by a TXT record that names the cluster: pointing a name here proves nothing, for others' names point here as well.
 
+use super::proof;
 use longshore_api::ids::ClusterId;
 use longshore_edge::host::{Host, parent};
 use sqlx::PgPool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Before this label a proof's record stands.
 const PROOF_LABEL: &str = "_longshore";
-/// What a name server may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who may have which host.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Rules {
     pub domain: Option<String>,
     /// Nobody's: the dashboard's own. A page there would be sent the dashboard's cookies, whatever the port.
     pub reserved: Vec<Host>,
+    /// The name server that is asked for proofs; none: those of this machine.
+    pub resolver: Option<SocketAddr>,
 }
 
 /// Why a cluster does not have a host.
@@ -113,15 +116,21 @@ impl Settled {
 pub struct Hosts {
     pool: PgPool,
     rules: Rules,
+    freed: Arc<watch::Sender<()>>,
 }
 
 impl Hosts {
     pub fn new(pool: PgPool, rules: Rules) -> Self {
-        Self { pool, rules }
+        Self { pool, rules, freed: Arc::new(watch::Sender::new(())) }
     }
 
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Changes when a cluster of this replica lets a host go.
+    pub fn freed(&self) -> watch::Receiver<()> {
+        self.freed.subscribe()
     }
 
     /// Makes `wanted` the hosts that the cluster asks for: it keeps and gets what it may have, and lets go of all others.
@@ -141,7 +150,7 @@ impl Hosts {
         let kept = self.held(cluster).await?;
         for (host, record, value) in proofs {
             // What was proven once stays until it is let go.
-            if kept.contains(&host.to_string()) || proven(&record, &value).await {
+            if kept.contains(&host.to_string()) || proof::holds(self.rules.resolver, &record, &value).await {
                 asked.push(host.to_string());
             } else {
                 settled.refused.insert(host.clone(), Refusal::Unproven { record, value });
@@ -165,9 +174,10 @@ impl Hosts {
 
     async fn claim(&self, cluster: &ClusterId, hosts: &[String]) -> Result<BTreeSet<String>, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query!("DELETE FROM edge_hosts WHERE cluster = $1 AND host <> ALL ($2)", cluster.as_str(), hosts)
-            .execute(&mut *transaction)
-            .await?;
+        let gone =
+            sqlx::query!("DELETE FROM edge_hosts WHERE cluster = $1 AND host <> ALL ($2)", cluster.as_str(), hosts)
+                .execute(&mut *transaction)
+                .await?;
         // In one order, so that two clusters that ask for the same hosts don't wait for each other.
         sqlx::query!(
             "INSERT INTO edge_hosts (host, cluster) SELECT host, $1 FROM UNNEST($2::text[]) AS wanted (host) ORDER BY host
@@ -178,33 +188,11 @@ impl Hosts {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
+        if gone.rows_affected() > 0 {
+            self.freed.send_replace(());
+        }
         self.held(cluster).await
     }
-}
-
-/// Whether the record says so, as the machine's own resolvers find it.
-async fn proven(record: &str, value: &str) -> bool {
-    let Some(found) = texts(record).await else { return false };
-    found.iter().any(|text| text == value)
-}
-
-async fn texts(record: &str) -> Option<Vec<String>> {
-    use hickory_resolver::TokioResolver;
-    use hickory_resolver::proto::rr::RData;
-    let resolver = match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
-        Ok(resolver) => resolver,
-        Err(error) => {
-            tracing::warn!(%error, "this machine's resolvers can't be used: no host can be proven");
-            return None;
-        }
-    };
-    // With a dot at its end: no search list.
-    let found = tokio::time::timeout(PATIENCE, resolver.txt_lookup(format!("{record}."))).await.ok()?.ok()?;
-    let text = |data: &RData| match data {
-        RData::TXT(text) => Some(text.txt_data.iter().map(|part| String::from_utf8_lossy(part)).collect::<String>()),
-        _ => None,
-    };
-    Some(found.answers().iter().filter_map(|record| text(&record.data)).collect())
 }
 
 #[cfg(test)]
@@ -218,7 +206,7 @@ mod tests {
     #[test]
     fn names_of_the_installation_are_free_and_others_are_proven() {
         let reserved = vec![host("longshore.example")];
-        let rules = Rules { open: false, domain: Some("apps.example".into()), reserved };
+        let rules = Rules { open: false, domain: Some("apps.example".into()), reserved, resolver: None };
         let judge = |text: &str| rules.judge(&ClusterId::new("c-1"), &host(text));
         assert_eq!(judge("web.apps.example"), Judgement::Free);
         for not_for_one in ["", "apps.example", "a.b.apps.example", "*.apps.example", "*.b.apps.example"] {
@@ -236,7 +224,7 @@ mod tests {
 
     #[test]
     fn among_friends_every_host_but_the_dashboards_is_free() {
-        let rules = Rules { open: true, domain: None, reserved: vec![host("127.0.0.1")] };
+        let rules = Rules { open: true, reserved: vec![host("127.0.0.1")], ..Rules::default() };
         for free in ["", "shop.com", "*.shop.com"] {
             assert_eq!(rules.judge(&ClusterId::new("c-1"), &host(free)), Judgement::Free);
         }

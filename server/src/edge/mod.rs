@@ -5,7 +5,7 @@
 //!
 //! - `part`: a cluster's Ingresses, Services and endpoints, as far as the edge needs them (pure).
 //! - `follower`: keeps the edge in step with one cluster's log. A cluster without an Ingress costs a watch on nothing.
-//! - [`hosts`]: which cluster serves which host.
+//! - [`hosts`]: which cluster serves which host, and `proof` of it.
 //! - `certificates`: of Secrets, of an authority by ACME, or of the installation's own.
 //! - `report`: what Ingresses are told: their address, and what is wrong with them.
 //!
@@ -16,6 +16,7 @@ mod certificates;
 mod follower;
 pub mod hosts;
 mod part;
+mod proof;
 mod report;
 
 use crate::accounts::Accounts;
@@ -76,7 +77,8 @@ impl EdgeRoom {
         api: Api,
         accounts: Arc<Accounts>,
     ) -> (Self, Listeners) {
-        let port = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
+        let port =
+            |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let (http, https) = (port(&settings.http), port(&settings.https));
         let addresses = report::addresses(&settings.addresses, &[http, https]);
         let certificates = Certificates::new(pool.clone(), master, accounts, settings.authority, settings.contact);

@@ -151,11 +151,7 @@ mod tests {
         let path =
             json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}});
         let spec = json!({"rules": [{"host": "a.com", "http": {"paths": [path]}}]});
-        object(
-            INGRESSES,
-            "web",
-            json!({"metadata": {"name": "web", "namespace": "d"}, "spec": spec, "status": status}),
-        )
+        object(INGRESSES, "web", json!({"metadata": {"name": "web", "namespace": "d"}, "spec": spec, "status": status}))
     }
 
     fn slice(name: &str, service: &str, address: &str) -> Object {
@@ -184,7 +180,14 @@ mod tests {
             |part: &Part| part.targets(&backend).iter().map(|t| t.address.to_string()).collect::<Vec<String>>();
         part.take(&slice("web-1", "web", "10.0.0.1"), false);
         assert_eq!(addresses(&part), [""; 0], "there is no Service yet");
-        part.take(&object("services", "web", json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {"ports": [{"port": 80}]}})), false);
+        part.take(
+            &object(
+                "services",
+                "web",
+                json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {"ports": [{"port": 80}]}}),
+            ),
+            false,
+        );
         part.take(&slice("web-2", "web", "10.0.0.2"), false);
         assert_eq!(addresses(&part), ["10.0.0.1:8080", "10.0.0.2:8080"]);
         assert_eq!(part.news().services, BTreeSet::from([Name::new("d", "web")]));

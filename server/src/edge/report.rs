@@ -111,8 +111,7 @@ impl Reporter {
         let body = json!({"status": {"loadBalancer": {"ingress": wanted}}}).to_string();
         let patch = Patch { kind: PatchKind::Merge, body: body.as_bytes() };
         let options = PatchOptions::default();
-        let written =
-            self.api.patch(&cx, resource, &name.namespace, &name.name, Some("status"), patch, &options).await;
+        let written = self.api.patch(&cx, resource, &name.namespace, &name.name, Some("status"), patch, &options).await;
         if let Err(status) = written {
             tracing::debug!(ingress = ?name, "the status of an Ingress was not written: {}", status.message);
         }

@@ -32,12 +32,12 @@ pub mod sessions;
 pub mod testing;
 
 pub use departures::Departures;
-pub(crate) use network::units;
 use futures::future::BoxFuture;
 use longshore_api::Status;
 use longshore_api::ids::{ClusterId, NodeId};
 use longshore_api::node::{Join, Joined, Renewed};
 use longshore_tunnel::{OpenError, Stream};
+pub(crate) use network::units;
 use relay::Relays;
 pub use session::Agents;
 pub use sessions::{Changes, Contact, Sessions};

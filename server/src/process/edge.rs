@@ -30,6 +30,9 @@ pub struct EdgeArgs {
     /// (default for `dev`)
     #[arg(long, env = "LONGSHORE_EDGE_OPEN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     edge_open: Option<bool>,
+    /// Name server that is asked whether a host is proven (default: those of this machine)
+    #[arg(long, value_name = "ADDR:PORT", env = "LONGSHORE_EDGE_RESOLVER")]
+    edge_resolver: Option<SocketAddr>,
     /// ACME directory of the authority that issues certificates (default: the installation's own CA signs them)
     #[arg(long, value_name = "URL", env = "LONGSHORE_EDGE_ACME")]
     edge_acme: Option<String>,
@@ -63,10 +66,10 @@ impl EdgeArgs {
         let rules = Rules {
             open: self.edge_open.unwrap_or(open),
             domain,
+            resolver: self.edge_resolver,
             reserved: reserved.iter().filter_map(|name| Host::parse(name)).collect(),
         };
-        let addresses =
-            if self.edge_addresses.is_empty() { vec![advertised.to_owned()] } else { self.edge_addresses };
+        let addresses = if self.edge_addresses.is_empty() { vec![advertised.to_owned()] } else { self.edge_addresses };
         let roots = self.edge_acme_roots;
         Ok(Some(edge::Settings {
             http: bind(self.edge_http).await?,

@@ -1,11 +1,11 @@
 //! For components that keep something up from all objects of a resource.
 
+use super::StoreError;
 use super::cluster::Cluster;
-use super::object::Object;
 use super::memory::ListQuery;
+use super::object::Object;
 use super::watch::WatchFilter;
 use super::watcher::Watch;
-use super::StoreError;
 use std::sync::Arc;
 
 impl Cluster {

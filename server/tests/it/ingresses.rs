@@ -53,6 +53,29 @@ async fn a_wrong_ingress_is_refused_in_kubernetes_words() {
 }
 
 #[tokio::test]
+async fn an_ingress_that_names_no_class_gets_the_one_that_is_everybodys() {
+    let app = TestApp::new().await;
+    let class_of = async |name: &str, annotations: Value| {
+        let mut asked = ingress(name, "a.com");
+        asked["metadata"]["annotations"] = annotations;
+        let made = app.owner().post(INGRESSES, asked).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        made.body["spec"]["ingressClassName"].clone()
+    };
+    assert_eq!(class_of("first", json!({})).await, "longshore");
+    assert_eq!(class_of("old", json!({"kubernetes.io/ingress.class": "nginx"})).await, Value::Null);
+    // The newest of several; of the same second the first by name.
+    let default = json!({"name": "edge", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}});
+    let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": default, "spec": {"controller": "a.b/c"}});
+    assert_eq!(app.owner().post(CLASSES, class).await.status, 201);
+    assert_eq!(class_of("second", json!({})).await, "edge");
+    for name in ["edge", "longshore"] {
+        assert_eq!(app.owner().delete(&format!("{CLASSES}/{name}")).await.status, 200);
+    }
+    assert_eq!(class_of("third", json!({})).await, Value::Null);
+}
+
+#[tokio::test]
 async fn classes_are_the_clusters_and_keep_their_controller() {
     let app = TestApp::new().await;
     let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "edge"}, "spec": {"controller": "longshore.dev/edge"}});
@@ -60,7 +83,7 @@ async fn classes_are_the_clusters_and_keep_their_controller() {
     assert_eq!(app.owner().post(CLASSES, class).await.status, 201);
     let refused = app.owner().merge(&format!("{CLASSES}/edge"), json!({"spec": {"controller": "a.b/c"}})).await;
     assert_eq!(refused.status, 422);
-    assert_eq!(app.as_("viewer").get(CLASSES).await.body["items"].as_array().unwrap().len(), 1);
+    assert_eq!(app.as_("viewer").get(CLASSES).await.body["items"].as_array().unwrap().len(), 2);
     let found = app.owner().get("/apis/networking.k8s.io/v1").await.body;
     let kinds: Vec<&str> = found["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
     for expected in ["ingressclasses", "ingresses", "ingresses/status"] {

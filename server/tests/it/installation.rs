@@ -16,6 +16,7 @@ use longshore_api::node::{
 };
 use longshore_server::accounts::founding::{Founded, FounderSecrets};
 use longshore_server::app::{App, AppSettings};
+use longshore_server::edge;
 use longshore_server::process::listener::Listener;
 use longshore_server::store::testing::{Database, database};
 use longshore_server::store::{Key, MasterKey};
@@ -87,11 +88,20 @@ pub fn trusting(ca: &str, protocols: &[&str]) -> TlsConnector {
 
 impl Installation {
     pub async fn start() -> Self {
-        Self::start_with(PathBuf::from("/nowhere")).await
+        Self::start_whole(PathBuf::from("/nowhere"), None).await
     }
 
     /// The same with agents to download.
     pub async fn start_with(downloads: PathBuf) -> Self {
+        Self::start_whole(downloads, None).await
+    }
+
+    /// The same with an edge that listens nowhere.
+    pub async fn start_with_edge(edge: edge::Settings) -> Self {
+        Self::start_whole(PathBuf::from("/nowhere"), Some(edge)).await
+    }
+
+    async fn start_whole(downloads: PathBuf, edge: Option<edge::Settings>) -> Self {
         let database = database().await;
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = tcp.local_addr().expect("an address");
@@ -102,7 +112,7 @@ impl Installation {
             base_url: format!("https://{address}"),
             downloads: Some(downloads),
             alone: true,
-            edge: None,
+            edge,
         };
         let (app, _) = App::open(settings).await.expect("the rooms open");
         let secrets = FounderSecrets::random();
@@ -165,7 +175,12 @@ impl Installation {
 
     /// As the founder, by API token.
     pub async fn api(&self, method: &str, path: &str, body: Value) -> Answer {
-        let request = Request::builder().method(method).uri(format!("/clusters/{}{path}", self.cluster()));
+        self.api_of(self.cluster(), method, path, body).await
+    }
+
+    /// The same of another cluster.
+    pub async fn api_of(&self, cluster: &ClusterId, method: &str, path: &str, body: Value) -> Answer {
+        let request = Request::builder().method(method).uri(format!("/clusters/{cluster}{path}"));
         let request = request.header("authorization", format!("Bearer {}", self.secrets.api_token));
         let request = request.header("content-type", "application/json");
         self.send(request.body(body.to_string()).expect("a request")).await

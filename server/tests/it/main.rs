@@ -4,6 +4,7 @@ mod accounts;
 mod app;
 mod authorization;
 mod crowds;
+mod edge;
 mod faults;
 mod fuzz;
 mod gateway;

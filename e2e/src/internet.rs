@@ -1,10 +1,11 @@
 //! A small internet of network namespaces: hosts, routers with NATs of all kinds, a public server. Made by `ip` and `nft`,
 //! taken away when it is dropped.
 
+use crate::http_proxy;
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,7 +28,7 @@ impl Netns {
     }
 
     pub fn file(&self) -> File {
-        File::open(format!("/run/netns/{}", self.name)).unwrap()
+        File::open(format!("/run/netns/{}", self.name)).expect("it can be done")
     }
 
     /// Lines of `ip`'s commands.
@@ -45,19 +46,23 @@ impl Netns {
 
     /// Does something on a thread inside.
     pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
-        let file = self.file();
-        std::thread::scope(|scope| {
-            let done = scope.spawn(move || {
-                setns(file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
-                what()
-            });
-            done.join().unwrap()
-        })
+        within(self.file(), what)
     }
 
     pub fn udp(&self, address: &str) -> UdpSocket {
-        self.within(|| UdpSocket::bind(address).unwrap())
+        self.within(|| UdpSocket::bind(address).expect("it can be done"))
     }
+}
+
+/// Does something on a thread inside a network namespace.
+pub fn within<T: Send>(netns: File, what: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let done = scope.spawn(move || {
+            setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).expect("it can be entered");
+            what()
+        });
+        done.join().expect("it is done")
+    })
 }
 
 impl Drop for Netns {
@@ -73,9 +78,9 @@ pub fn run(program: &str, arguments: &[&str], input: &str) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+        .expect("it can be done");
+    child.stdin.take().expect("it can be done").write_all(input.as_bytes()).expect("it can be done");
+    let output = child.wait_with_output().expect("it can be done");
     assert!(
         output.status.success(),
         "{program} {arguments:?} {input}: {}{}",
@@ -100,27 +105,51 @@ pub enum Nat {
     PortRestricted,
     Symmetric,
     UdpBlocked,
+    /// Nothing gets through; the router is a proxy for HTTP, at [`PROXY`].
+    ProxyOnly,
 }
 
-/// Where the reflector is.
-pub const SERVER: &str = "203.0.113.1:3478";
-/// Of every node, on its host.
-pub const PORT: u16 = 4000;
+/// Where the public server is.
+pub const SERVER: &str = "203.0.113.1";
+/// Of a site that has nothing else.
+pub const PROXY: &str = "192.168.1.1:3128";
+
+fn wan() -> Netns {
+    let wan = Netns::new("wan");
+    wan.ip("link add wan type bridge\nlink set wan up");
+    wan
+}
 
 /// 203.0.113.0/24, with a server at .1; sites are at .11 and on.
 pub struct Internet {
     wan: Netns,
-    pub server: Netns,
+    server: Option<Netns>,
     sites: u8,
 }
 
 impl Internet {
-    pub fn new() -> Self {
-        let (wan, server) = (Netns::new("wan"), Netns::new("server"));
-        wan.ip("link add wan type bridge\nlink set wan up");
-        let internet = Self { wan, server, sites: 0 };
-        internet.plug(&internet.server, "server", "203.0.113.1");
+    /// Its server is a namespace of its own.
+    pub fn with_server() -> Self {
+        let server = Netns::new("server");
+        let internet = Self { wan: wan(), server: Some(server), sites: 0 };
+        internet.plug(internet.server(), "server", SERVER);
         internet
+    }
+
+    /// Its server is this machine.
+    pub fn around_this_machine() -> Self {
+        let internet = Self { wan: wan(), server: None, sites: 0 };
+        let here = format!("lsi{}", std::process::id());
+        internet.wan.ip(&format!(
+            "link add server type veth peer name {here} netns {}\nlink set server up master wan",
+            std::process::id()
+        ));
+        run("ip", &["-batch", "-"], &format!("addr add {SERVER}/24 dev {here}\nlink set {here} up"));
+        internet
+    }
+
+    pub fn server(&self) -> &Netns {
+        self.server.as_ref().expect("the server is this machine")
     }
 
     fn plug(&self, netns: &Netns, port: &str, address: &str) {
@@ -136,7 +165,7 @@ impl Internet {
         let host = Netns::new("host");
         if nat == Nat::None {
             self.plug(&host, &port, &public);
-            return Site { host, router: None, address: public.parse().unwrap() };
+            return Site { host, router: None, address: public.parse().expect("it can be done"), nat };
         }
         let router = Netns::new("router");
         self.plug(&router, &port, &public);
@@ -145,7 +174,10 @@ impl Internet {
         host.ip("addr add 192.168.1.2/24 dev eth0\nroute add default via 192.168.1.1");
         router.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
         router.nft(&rules(nat));
-        Site { host, router: Some(router), address: "192.168.1.2".parse().unwrap() }
+        if nat == Nat::ProxyOnly {
+            router.within(|| http_proxy::serve(PROXY));
+        }
+        Site { host, router: Some(router), address: "192.168.1.2".parse().expect("it can be done"), nat }
     }
 
     /// Cuts or restores UDP to and from a site; everything else goes on.
@@ -167,6 +199,19 @@ impl Internet {
              chain out {{ type filter hook postrouting priority 310; oif eth0 numgen random mod 100 < {percent} drop; }}\n}}"
         ));
     }
+
+    pub fn stop_losing(&self, site: &Site) {
+        site.router.as_ref().unwrap_or(&site.host).nft("delete table ip loss");
+    }
+
+    /// Gives a site another public address in place of the one it has.
+    pub fn move_to(&self, site: &Site, public: &str) {
+        let place = site.router.as_ref().unwrap_or(&site.host);
+        place.ip(&format!("addr flush dev eth0\naddr add {public}/24 dev eth0"));
+        // What was translated before is of the past.
+        place.nft("flush ruleset");
+        place.nft(&rules(site.nat));
+    }
 }
 
 pub struct Site {
@@ -174,12 +219,7 @@ pub struct Site {
     pub router: Option<Netns>,
     /// Of the host.
     pub address: IpAddr,
-}
-
-impl Site {
-    pub fn socket(&self) -> UdpSocket {
-        self.host.udp(&SocketAddr::from(([0, 0, 0, 0], PORT)).to_string())
-    }
+    nat: Nat,
 }
 
 fn rules(nat: Nat) -> String {
@@ -188,17 +228,18 @@ fn rules(nat: Nat) -> String {
         "table ip nat {\nset seen { type ipv4_addr; flags dynamic, timeout; timeout 2m; }\n\
          chain input { type filter hook input priority 0; iif eth0 meta l4proto udp drop; }\n",
     );
-    let behind = "dnat to 192.168.1.2:4000";
+    let behind = "dnat to 192.168.1.2";
     let (forward, before, after) = match nat {
         Nat::None | Nat::PortRestricted => ("", String::new(), "masquerade"),
-        Nat::FullCone => ("", format!("iif eth0 udp dport 4000 {behind}"), "masquerade"),
+        Nat::FullCone => ("", format!("iif eth0 meta l4proto udp {behind}"), "masquerade"),
         Nat::AddressRestricted => (
             "iif lan update @seen { ip daddr }",
-            format!("iif eth0 ip saddr @seen udp dport 4000 {behind}"),
+            format!("iif eth0 ip saddr @seen meta l4proto udp {behind}"),
             "masquerade",
         ),
         Nat::Symmetric => ("", String::new(), "masquerade fully-random"),
         Nat::UdpBlocked => ("meta l4proto udp drop", String::new(), "masquerade"),
+        Nat::ProxyOnly => ("drop", String::new(), "masquerade"),
     };
     rules += &format!(
         "chain forward {{ type filter hook forward priority 0; {forward}; }}\n\

@@ -1,0 +1,197 @@
+//! An app on a machine that nobody can connect to is reached by its domain, over TLS.
+
+use longshore_e2e::installation::free_port;
+use longshore_e2e::{Browser, Docker, Installation, Kubectl, Machine, Pebble, eventually, sample};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const HOST: &str = "web.apps.example";
+
+const SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: hello}
+  ports: [{name: front, port: 80, targetPort: http}]
+";
+
+fn ingress(name: &str, host: &str) -> String {
+    format!(
+        "---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}}}
+spec:
+  tls: [{{hosts: [{host}]}}]
+  rules:
+  - host: {host}
+    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{name: front}}}}}}}}]}}
+"
+    )
+}
+
+/// Where an edge listens, and what its clients trust.
+#[derive(Clone)]
+struct Edge {
+    ip: String,
+    http: u16,
+    https: u16,
+    ca: String,
+}
+
+impl Edge {
+    /// Asks for `url` with a name that leads to the edge: status and body.
+    fn get(&self, url: &str) -> Result<(u16, String), String> {
+        let at = |port: u16| format!("{HOST}:{port}:{}", self.ip);
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--max-time", "10", "--cacert", &self.ca, "-w", "\n%{http_code}"]);
+        curl.args(["--resolve", &at(self.http), "--resolve", &at(self.https), url]);
+        let output = curl.output().map_err(|e| e.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        let (body, status) = said.rsplit_once('\n').ok_or("no status")?;
+        Ok((status.parse().map_err(|_| status.to_string())?, body.to_string()))
+    }
+
+    fn secure(&self) -> String {
+        format!("https://{HOST}:{}/", self.https)
+    }
+
+    #[track_caller]
+    fn answers(&self, status: u16) -> String {
+        eventually(&format!("{} answers {status}", self.secure()), PATIENCE, || match self.get(&self.secure())? {
+            (said, body) if said == status => Ok(body),
+            other => Err(format!("{other:?}")),
+        })
+    }
+}
+
+fn warned(kubectl: &Kubectl, reason: &str) -> String {
+    eventually(&format!("there is an event {reason}"), PATIENCE, || {
+        let events = kubectl.json(&["get", "events", "--field-selector", &format!("reason={reason}")]);
+        let message = events["items"][0]["message"].as_str().map(String::from);
+        message.ok_or_else(|| events.to_string())
+    })
+}
+
+#[test]
+fn an_app_behind_nat_is_reached_by_its_domain() {
+    let laptop = Machine::start();
+    let (http, https) = (free_port(laptop.host()), free_port(laptop.host()));
+    let at = |port: u16| format!("{}:{port}", laptop.host());
+    let mut installation = Installation::start_with(
+        laptop.host(),
+        &["--edge-http", &at(http), "--edge-https", &at(https), "--edge-domain", "apps.example"],
+    );
+    let docker = Docker::start_in(&installation.folder().join("docker"), Some(laptop.name()));
+    docker.make_sample_image();
+    let _agent = installation.start_agent_on(&laptop, "laptop", &docker);
+    let kubectl = installation.kubectl();
+    let ca = installation.server_folder().join("ca.crt").display().to_string();
+    let edge = Edge { ip: laptop.host().into(), http, https, ca };
+
+    kubectl.apply(&[&sample::deployment(2, "v1"), SERVICE, &ingress("web", HOST)].concat());
+    kubectl.wait_ready_pods("app=hello", 2);
+    assert!(edge.answers(200).contains("v1"));
+    let (status, _) = edge.get(&format!("http://{HOST}:{http}/")).expect("plain HTTP is answered");
+    assert_eq!(status, 308, "it is sent to TLS");
+    let row = kubectl.run(&["get", "ingress", "web", "--no-headers"]);
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[..5], ["web", "longshore", HOST, laptop.host(), "80,"], "{row}");
+
+    // As a person sees it.
+    let browser = Browser::open_resolving_to(laptop.host());
+    browser.go(&edge.secure());
+    browser.wait_text("body", "v1");
+
+    // While it rolls out, nobody is turned away.
+    let rolled = Arc::new(AtomicBool::new(false));
+    let asking = std::thread::spawn({
+        let (edge, rolled) = (edge.clone(), rolled.clone());
+        move || {
+            let mut seen = Vec::new();
+            while !rolled.load(Ordering::Relaxed) {
+                seen.push(edge.get(&edge.secure()));
+            }
+            seen
+        }
+    });
+    docker.run(&["tag", "longshore/hello:v1", "longshore/hello:v2"]);
+    kubectl.run(&["set", "image", "deployment/hello", "hello=longshore/hello:v2"]);
+    kubectl.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]);
+    rolled.store(true, Ordering::Relaxed);
+    let seen = asking.join().expect("it asked");
+    let failed: Vec<_> = seen.iter().filter(|answer| !matches!(answer, Ok((200, _)))).collect();
+    assert!(seen.len() > 3 && failed.is_empty(), "{} of {}: {failed:?}", failed.len(), seen.len());
+
+    // Without a pod there is nobody to answer.
+    kubectl.run(&["scale", "deployment", "hello", "--replicas", "0"]);
+    edge.answers(503);
+    kubectl.run(&["scale", "deployment", "hello", "--replicas", "1"]);
+    edge.answers(200);
+
+    // The server comes back.
+    installation.kill_server();
+    edge.get(&edge.secure()).expect_err("nobody is there");
+    installation.start_server();
+    edge.answers(200);
+
+    // The dashboard's own name is nobody's; and without its Ingress a name is unknown.
+    kubectl.apply(&ingress("greedy", "localhost"));
+    assert_eq!(warned(&kubectl, "HostNotAllowed"), "host localhost: it is the dashboard's own name");
+    assert_eq!(kubectl.json(&["get", "ingress", "greedy"])["status"], serde_json::json!({"loadBalancer": {}}));
+    kubectl.run(&["delete", "ingress", "web"]);
+    eventually("the name is unknown", PATIENCE, || match edge.get(&format!("http://{HOST}:{http}/"))? {
+        (404, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+#[test]
+fn a_host_is_proven_and_gets_its_certificate_by_itself() {
+    let ip = "127.0.0.1";
+    let (http, https) = (free_port(ip), free_port(ip));
+    let pebble = Pebble::start(ip, http, https);
+    let at = |port: u16| format!("{ip}:{port}");
+    let roots = pebble.roots().display().to_string();
+    let mut arguments = vec!["--edge-http".to_string(), at(http), "--edge-https".to_string(), at(https)];
+    arguments.extend(["--edge-acme".to_string(), pebble.directory.clone(), "--edge-acme-roots".to_string(), roots]);
+    arguments.extend(["--edge-open=false".to_string(), "--edge-resolver".to_string(), pebble.dns.clone()]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut installation = Installation::start_with(ip, &arguments);
+    let kubectl = installation.kubectl();
+    kubectl.apply(&[SERVICE, &ingress("web", HOST)].concat());
+    let wanted = warned(&kubectl, "HostUnproven");
+    let (record, value) = wanted.rsplit_once(" TXT ").expect("the record");
+    let record = record.rsplit_once(' ').expect("its name").1;
+    assert_eq!(record, format!("_longshore.{HOST}"));
+    pebble.text(record, value.trim_matches('"'));
+    // Whose it is, as the client is told: pebble's root is new with each start and can't be trusted beforehand.
+    let shown = || {
+        let ask = format!(
+            "openssl s_client -connect {} -servername {HOST} </dev/null 2>/dev/null | openssl x509 -noout -issuer -serial",
+            at(https)
+        );
+        let said = Command::new("sh").args(["-c", &ask]).output().expect("openssl is installed");
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    };
+    let patience = Duration::from_secs(60);
+    let first = eventually("the authority's certificate is shown", patience, || {
+        let said = shown();
+        if said.contains("Pebble") { Ok(said) } else { Err(said) }
+    });
+    // It is kept: another start orders nothing.
+    installation.kill_server();
+    installation.start_server();
+    kubectl.run(&["get", "ingress"]);
+    eventually("the same certificate is shown", patience, || {
+        let said = shown();
+        if said == first { Ok(()) } else { Err(said) }
+    });
+}

@@ -1,0 +1,99 @@
+//! Which cluster serves which host, as Ingresses are told.
+
+use crate::installation::Installation;
+use longshore_api::ids::ClusterId;
+use longshore_edge::host::Host;
+use longshore_server::edge::Settings;
+use longshore_server::edge::hosts::Rules;
+use longshore_server::store::NewCluster;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+
+async fn installation() -> Installation {
+    let reserved = vec![Host::parse("longshore.example").expect("a host")];
+    let rules = Rules { open: true, reserved, ..Rules::default() };
+    let addresses = vec!["192.0.2.7".to_string()];
+    Installation::start_with_edge(Settings {
+        http: None,
+        https: None,
+        rules,
+        addresses,
+        authority: None,
+        contact: None,
+    })
+    .await
+}
+
+async fn make(here: &Installation, cluster: &ClusterId, name: &str, host: &str) {
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let paths = json!([{"path": "/", "pathType": "Prefix", "backend": backend}]);
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": name},
+        "spec": {"rules": [{"host": host, "http": {"paths": paths}}]}});
+    let made = here.api_of(cluster, "POST", INGRESSES, ingress).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+}
+
+/// Reads `path` again at each change of the cluster until it is as wanted.
+async fn until(here: &Installation, cluster: &ClusterId, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let log = here.app.store.cluster(cluster).await.expect("the cluster loads");
+    loop {
+        let seen = log.revision();
+        let now = here.api_of(cluster, "GET", path, json!({})).await.json();
+        if wanted(&now) {
+            return now;
+        }
+        assert!(log.reached(seen.next(), Duration::from_secs(60)).await, "it stays {now}");
+    }
+}
+
+async fn is_told_its_address(here: &Installation, cluster: &ClusterId, name: &str) {
+    let told = |ingress: &Value| ingress["status"]["loadBalancer"]["ingress"][0]["ip"] == "192.0.2.7";
+    until(here, cluster, &format!("{INGRESSES}/{name}"), told).await;
+}
+
+async fn is_warned(here: &Installation, cluster: &ClusterId, reason: &str) -> String {
+    let path = format!("/api/v1/namespaces/default/events?fieldSelector=reason%3D{reason}");
+    let events = until(here, cluster, &path, |events| events["items"][0].is_object()).await;
+    let event = &events["items"][0];
+    assert_eq!((&event["type"], &event["source"]["component"]), (&json!("Warning"), &json!("longshore-edge")));
+    event["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_host_is_served_by_whoever_asked_first_until_they_let_it_go() {
+    let here = installation().await;
+    let first = here.cluster().clone();
+    let other = NewCluster::new(here.founded.organization.clone(), "other");
+    let second = here.app.store.create_cluster(other).await.expect("another cluster");
+    make(&here, &first, "web", "a.com").await;
+    is_told_its_address(&here, &first, "web").await;
+    make(&here, &second, "web", "a.com").await;
+    assert_eq!(is_warned(&here, &second, "HostTaken").await, "host a.com: another cluster serves it");
+    let ingress = here.api_of(&second, "GET", &format!("{INGRESSES}/web"), json!({})).await.json();
+    assert_eq!(ingress["status"], json!({"loadBalancer": {}}), "it is served nowhere");
+    make(&here, &second, "mine", "b.com").await;
+    is_told_its_address(&here, &second, "mine").await;
+    assert_eq!(here.api_of(&first, "DELETE", &format!("{INGRESSES}/web"), json!({})).await.status, 200);
+    is_told_its_address(&here, &second, "web").await;
+}
+
+#[tokio::test]
+async fn an_ingress_is_told_what_is_wrong_with_it() {
+    let here = installation().await;
+    let cluster = here.cluster();
+    make(&here, cluster, "greedy", "longshore.example").await;
+    assert_eq!(
+        is_warned(&here, cluster, "HostNotAllowed").await,
+        "host longshore.example: it is the dashboard's own name"
+    );
+    make(&here, cluster, "secret", "a.com").await;
+    let tls = json!({"spec": {"tls": [{"hosts": ["a.com"], "secretName": "gone"}]}});
+    let path = format!("{INGRESSES}/secret");
+    let old = here.api("GET", &path, json!({})).await.json();
+    let mut new = old.clone();
+    new["spec"]["tls"] = tls["spec"]["tls"].clone();
+    assert_eq!(here.api("PUT", &path, new).await.status, 200);
+    assert_eq!(is_warned(&here, cluster, "InvalidCertificate").await, "secret \"gone\" not found");
+}
