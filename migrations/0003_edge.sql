@@ -9,6 +9,14 @@ CREATE TABLE edge_hosts (
 );
 CREATE INDEX edge_hosts_by_cluster ON edge_hosts (cluster);
 
+-- A port of the edge's address belongs to one Service of type LoadBalancer at a time.
+CREATE TABLE edge_ports (
+    port         integer PRIMARY KEY,
+    cluster      text COLLATE "C" NOT NULL REFERENCES clusters (id) ON DELETE CASCADE,
+    claimed_at   timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX edge_ports_by_cluster ON edge_ports (cluster);
+
 -- Certificates from an authority; the key is sealed by the master key.
 CREATE TABLE edge_certificates (
     host         text COLLATE "C" PRIMARY KEY,

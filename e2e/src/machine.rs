@@ -3,6 +3,8 @@
 
 use std::process::Command;
 
+const OWN: &str = "203.0.113.2";
+
 pub struct Machine {
     name: String,
     host: String,
@@ -22,7 +24,7 @@ impl Machine {
         let name = format!("longshore-e2e-{id}");
         let (near, far) = (format!("lse{id}"), format!("lsf{id}"));
         // A range that nobody routes: of those for documentation.
-        let (host, own) = ("203.0.113.1".to_string(), "203.0.113.2");
+        let host = "203.0.113.1".to_string();
         done("ip", &["netns", "add", &name]);
         let machine = Self { name, host };
         let name = machine.name.as_str();
@@ -30,7 +32,7 @@ impl Machine {
         done("ip", &["address", "add", &format!("{}/30", machine.host), "dev", &near]);
         done("ip", &["link", "set", &near, "up"]);
         done("ip", &["-n", name, "link", "set", "lo", "up"]);
-        done("ip", &["-n", name, "address", "add", &format!("{own}/30"), "dev", &far]);
+        done("ip", &["-n", name, "address", "add", &format!("{OWN}/30"), "dev", &far]);
         done("ip", &["-n", name, "link", "set", &far, "up"]);
         done("ip", &["-n", name, "route", "add", "default", "via", &machine.host]);
         let rules = format!(
@@ -44,6 +46,11 @@ impl Machine {
     /// The namespace's name, for [`crate::Docker::start_in`].
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its own address.
+    pub fn address(&self) -> &str {
+        OWN
     }
 
     /// The address at which the machine sees this host.

@@ -23,5 +23,6 @@ pub mod tls;
 pub use path::PathMatch;
 pub use proxy::dial::{Dialer, Dialing, Endpoint, Stream};
 pub use proxy::metrics::{Family, Kind, Sample};
+pub use proxy::tcp::Forward;
 pub use proxy::{Edge, Settings};
 pub use table::Claims;

@@ -74,7 +74,7 @@ impl Nginx {
             "daemon off; pid {path}/pid; error_log {path}/error.log; worker_processes auto; user root;
              events {{ worker_connections 1024; }}
              http {{
-               access_log off; keepalive_requests 1000000;
+               access_log {path}/access.log; keepalive_requests 1000000;
                upstream pod {{ server {}:8080; keepalive 64; keepalive_requests 1000000; }}
                server {{
                  listen {address} ssl; ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;

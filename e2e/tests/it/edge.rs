@@ -2,7 +2,7 @@
 
 use longshore_e2e::installation::free_port;
 use longshore_e2e::{Browser, Docker, Installation, Kubectl, Machine, Pebble, eventually, sample};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,6 +30,33 @@ spec:
   rules:
   - host: {host}
     http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{name: front}}}}}}}}]}}
+"
+    )
+}
+
+/// A Service whose endpoint is the machine itself.
+fn evil(address: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Service
+metadata: {{name: evil}}
+spec: {{ports: [{{port: 80, targetPort: 9090}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: evil, labels: {{kubernetes.io/service-name: evil}}}}
+addressType: IPv4
+ports: [{{port: 9090}}]
+endpoints: [{{addresses: [{address}], nodeName: laptop}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: evil, annotations: {{nginx.ingress.kubernetes.io/ssl-redirect: 'false'}}}}
+spec:
+  rules:
+  - host: {HOST}
+    http: {{paths: [{{path: /evil, pathType: Prefix, backend: {{service: {{name: evil, port: {{number: 80}}}}}}}}]}}
 "
     )
 }
@@ -85,10 +112,12 @@ fn an_app_behind_nat_is_reached_by_its_domain() {
     let laptop = Machine::start();
     let (http, https) = (free_port(laptop.host()), free_port(laptop.host()));
     let at = |port: u16| format!("{}:{port}", laptop.host());
-    let mut installation = Installation::start_with(
-        laptop.host(),
-        &["--edge-http", &at(http), "--edge-https", &at(https), "--edge-domain", "apps.example"],
-    );
+    let tcp = free_port(laptop.host());
+    let range = format!("{tcp}-{tcp}");
+    let mut arguments = vec!["--edge-domain", "apps.example", "--edge-ports", &range];
+    let (at_http, at_https) = (at(http), at(https));
+    arguments.extend(["--edge-http", &at_http, "--edge-https", &at_https]);
+    let mut installation = Installation::start_with(laptop.host(), &arguments);
     let docker = Docker::start_in(&installation.folder().join("docker"), Some(laptop.name()));
     docker.make_sample_image();
     let _agent = installation.start_agent_on(&laptop, "laptop", &docker);
@@ -104,6 +133,37 @@ fn an_app_behind_nat_is_reached_by_its_domain() {
     let row = kubectl.run(&["get", "ingress", "web", "--no-headers"]);
     let cells: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(cells[..5], ["web", "longshore", HOST, laptop.host(), "80,"], "{row}");
+
+    // A Service of its own is found at a port, without HTTP's help.
+    kubectl.run(&[
+        "expose",
+        "deployment",
+        "hello",
+        "--name=tcp",
+        "--type=LoadBalancer",
+        "--target-port=8080",
+        "--port",
+        &tcp.to_string(),
+    ]);
+    let direct = format!("http://{}/", at(tcp));
+    eventually("the port answers", PATIENCE, || match edge.get(&direct)? {
+        (200, body) if body.contains("v1") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let row = kubectl.run(&["get", "service", "tcp", "--no-headers"]);
+    assert!(row.contains("LoadBalancer") && row.contains(laptop.host()), "{row}");
+
+    // Addresses that somebody wrote down by hand lead nowhere, though something listens there.
+    let mut victim = laptop.shell(&format!("exec python3 -m http.server --bind {} 9090", laptop.address()));
+    let mut victim = victim.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("python is installed");
+    kubectl.apply(&evil(laptop.address()));
+    let url = format!("http://{HOST}:{http}/evil");
+    eventually("nobody is reached", PATIENCE, || match edge.get(&url)? {
+        (502, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    laptop.shell(&format!("curl -sf http://{}:9090/ >/dev/null", laptop.address())).status().expect("it listens");
+    victim.kill().and_then(|()| victim.wait()).expect("it is ours");
 
     // As a person sees it.
     let browser = Browser::open_resolving_to(laptop.host());

@@ -11,6 +11,7 @@ mod headers;
 pub mod metrics;
 mod serve;
 mod target;
+pub mod tcp;
 mod tunnel;
 mod upstream;
 

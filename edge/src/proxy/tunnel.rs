@@ -45,7 +45,7 @@ pub fn switch(mut exchange: Exchange, mut response: Response<Incoming>, client: 
 }
 
 /// Bytes that the client got.
-async fn pass<A, B>(client: A, endpoint: B, idle: Duration) -> io::Result<u64>
+pub(super) async fn pass<A, B>(client: A, endpoint: B, idle: Duration) -> io::Result<u64>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,

@@ -3,7 +3,7 @@
 use super::Room;
 use super::hosts::Settled;
 use super::part::{INGRESSES, News, OTHERS, Part};
-use super::report::{Finding, Reporter};
+use super::report::{self, Finding, Reporter};
 use crate::store::{Change, ChangeKind, Cluster, StoreError, Watch, WatchItem};
 use futures::future::select_all;
 use longshore_api::network::Name;
@@ -164,13 +164,23 @@ impl Follower {
         }
         for (host, why) in &serving.settled.refused {
             let of = self.part.ingresses().filter(|(name, ingress)| {
-                serving.compiled.ours.contains(name) && super::report::hosts_of(ingress).contains(host)
+                serving.compiled.ours.contains(name) && report::hosts_of(ingress).contains(host)
             });
             wrong.extend(of.map(|(name, _)| Finding::new(name.clone(), why.reason(), &format!("host {host}: {why}"))));
         }
         let found = serving.compiled.findings.iter();
         wrong.extend(found.map(|f| Finding::new(f.ingress.clone(), f.reason.as_str(), &f.message)));
-        serving.reporter.report(&self.part, &serving.compiled, &serving.settled, wrong).await;
+        serving.reporter.tell_all(wrong, |name| uid(&self.part, name));
+        for (name, ingress) in self.part.ingresses().filter(|(name, _)| serving.compiled.ours.contains(name)) {
+            let granted = !report::hosts_of(ingress).is_disjoint(&serving.settled.granted);
+            let wanted = match serving.compiled.served.contains(name) && granted {
+                true => self.room.addresses.iter().map(|text| report::address(text, &self.room.ports)).collect(),
+                false => Vec::new(),
+            };
+            let told = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+            let told = serde_json::to_value(told.and_then(|told| told.ingress.as_deref()).unwrap_or_default());
+            serving.reporter.address(name, &told.unwrap_or_default(), wanted.into()).await;
+        }
     }
 
     /// Endpoints and certificates that are others now.
@@ -185,7 +195,7 @@ impl Follower {
                 && let Err(why) = self.room.certificates.set(&self.room.edge, &self.cluster, source)
             {
                 let wrong = users(&self.part, source).map(|it| Finding::new(it, "InvalidCertificate", &why));
-                wrong.for_each(|finding| serving.reporter.tell(&self.part, finding));
+                wrong.for_each(|finding| serving.reporter.tell(finding, |name| uid(&self.part, name)));
             }
         }
     }
@@ -202,7 +212,7 @@ async fn time_to_ask(serving: &mut Option<Serving>) {
 impl Serving {
     fn new(room: &Room, cluster: &Arc<Cluster>) -> Self {
         Self {
-            reporter: Reporter::new(room, cluster),
+            reporter: Reporter::new(room, cluster, INGRESSES),
             compiled: Compiled::default(),
             settled: Settled::default(),
             wanted: BTreeSet::new(),
@@ -244,6 +254,11 @@ impl Serving {
             }
         }
     }
+}
+
+/// Of an Ingress.
+fn uid(part: &Part, name: &Name) -> Option<String> {
+    part.ingress(name).map(|ingress| ingress.metadata.uid.clone().unwrap_or_default())
 }
 
 /// All hosts that routes are for.

@@ -3,8 +3,9 @@
 //! `longshore-edge` knows routes, TLS and proxying; this room tells it of clusters. A cluster whose nodes are connected is
 //! loaded where their tunnels end, so the replica that has a cluster's routes is the one that can reach its pods.
 //!
-//! - `part`: a cluster's Ingresses, Services and endpoints, as far as the edge needs them (pure).
+//! - `part`: a cluster's Ingresses and what they name, as far as the edge needs it; `backends`: Services and endpoints (pure).
 //! - `follower`: keeps the edge in step with one cluster's log. A cluster without an Ingress costs a watch on nothing.
+//! - `balancers`: Services of type LoadBalancer, at [`ports`] of the edge's address.
 //! - [`hosts`]: which cluster serves which host, and `proof` of it.
 //! - `certificates`: of Secrets, of an authority by ACME, or of the installation's own.
 //! - `report`: what Ingresses are told: their address, and what is wrong with them.
@@ -12,10 +13,13 @@
 //! What comes in here is not subject to network policies, as what a kubelet sends is not: an Ingress says itself what is to
 //! be reached from outside.
 
+mod backends;
+mod balancers;
 mod certificates;
 mod follower;
 pub mod hosts;
 mod part;
+pub mod ports;
 mod proof;
 mod report;
 
@@ -23,6 +27,7 @@ use crate::accounts::Accounts;
 use crate::apiserver::Api;
 use crate::gateway::Gateway;
 use crate::store::{Cluster, ClusterHook, MasterKey, StoreError};
+use balancers::Balancers;
 use certificates::Certificates;
 use follower::Follower;
 use futures::future::BoxFuture;
@@ -30,6 +35,7 @@ use hosts::{Hosts, Rules};
 use longshore_api::ids::ClusterId;
 use longshore_edge::acme::Authority;
 use longshore_edge::{Edge, Family};
+use ports::PortRules;
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -43,6 +49,8 @@ pub struct Settings {
     pub rules: Rules,
     /// The addresses or names under which the world finds this edge: what the status of an Ingress tells.
     pub addresses: Vec<String>,
+    /// Ports for Services of type LoadBalancer, where there are any.
+    pub ports: Option<PortRules>,
     /// Who issues certificates; none: the installation's own authority does.
     pub authority: Option<Authority>,
     /// `mailto:…`, for the authority.
@@ -58,8 +66,11 @@ struct Room {
     api: Api,
     hosts: Hosts,
     certificates: Certificates,
-    /// As `status.loadBalancer.ingress` has it.
-    addresses: serde_json::Value,
+    pool: PgPool,
+    addresses: Vec<String>,
+    /// Where HTTP is served, plain and over TLS.
+    ports: Vec<u16>,
+    balanced: Option<PortRules>,
 }
 
 /// The sockets of an edge that isn't serving yet.
@@ -80,7 +91,6 @@ impl EdgeRoom {
         let port =
             |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let (http, https) = (port(&settings.http), port(&settings.https));
-        let addresses = report::addresses(&settings.addresses, &[http, https]);
         let certificates = Certificates::new(pool.clone(), master, accounts, settings.authority, settings.contact);
         let served = longshore_edge::Settings {
             reserved: settings.rules.reserved.clone(),
@@ -88,7 +98,16 @@ impl EdgeRoom {
             ..Default::default()
         };
         let edge = Edge::start(served, Arc::new(gateway), Arc::new(certificates.clone()));
-        let room = Room { edge, api, hosts: Hosts::new(pool, settings.rules), certificates, addresses };
+        let room = Room {
+            edge,
+            api,
+            hosts: Hosts::new(pool.clone(), settings.rules),
+            certificates,
+            pool,
+            addresses: settings.addresses,
+            ports: http.into_iter().chain(https).collect(),
+            balanced: settings.ports,
+        };
         (Self(Arc::new(room)), Listeners { http: settings.http, https: settings.https })
     }
 
@@ -123,6 +142,10 @@ impl ClusterHook for EdgeRoom {
         Box::pin(async move {
             let (follower, watch) = Follower::open(self.0.clone(), cluster)?;
             tokio::spawn(follower.run(watch));
+            if let Some(rules) = &self.0.balanced {
+                let (balancers, watch) = Balancers::open(self.0.clone(), rules.clone(), cluster)?;
+                tokio::spawn(balancers.run(watch));
+            }
             Ok(())
         })
     }

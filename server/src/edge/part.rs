@@ -1,31 +1,26 @@
 //! What one cluster has the edge serve, kept from its objects. Pure.
 
-use crate::gateway::units::unit;
+use super::backends::{Backends, SERVICES, SLICES};
 use crate::store::{Key as StoreKey, Object};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use longshore_api::network::{Endpoints, Frame, Name, Service};
+use longshore_api::network::Name;
 use longshore_edge::ingress::{Compiled, compile};
 use longshore_edge::model::Backend;
-use longshore_edge::services::{Target, targets};
+use longshore_edge::services::Target;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub const INGRESSES: &str = "ingresses.networking.k8s.io";
 pub const SECRETS: &str = "secrets";
 /// What is followed only while there is an Ingress.
-pub const OTHERS: [&str; 4] =
-    ["ingressclasses.networking.k8s.io", "services", "endpointslices.discovery.k8s.io", SECRETS];
+pub const OTHERS: [&str; 4] = ["ingressclasses.networking.k8s.io", SERVICES, SLICES, SECRETS];
 
 #[derive(Default)]
 pub struct Part {
     ingresses: BTreeMap<Name, Ingress>,
     classes: BTreeMap<Arc<str>, IngressClass>,
-    services: HashMap<Name, Service>,
-    /// By Service, each by its own name.
-    slices: HashMap<Name, BTreeMap<Arc<str>, Endpoints>>,
-    /// To which Service a slice belongs.
-    belongs: HashMap<Name, Name>,
+    backends: Backends,
     news: News,
 }
 
@@ -45,7 +40,7 @@ impl Part {
     }
 
     pub fn news(&mut self) -> News {
-        std::mem::take(&mut self.news)
+        News { services: self.backends.news(), ..std::mem::take(&mut self.news) }
     }
 
     pub fn ingress(&self, name: &Name) -> Option<&Ingress> {
@@ -76,36 +71,7 @@ impl Part {
             SECRETS => {
                 self.news.secrets.insert(key);
             }
-            _ => match unit(object).1 {
-                Some(Frame::Service(service)) => {
-                    if deleted {
-                        self.services.remove(&key);
-                    } else {
-                        self.services.insert(key.clone(), service);
-                    }
-                    self.news.services.insert(key);
-                }
-                Some(Frame::Endpoints(slice)) => self.set_slice(key, name, Some(slice).filter(|_| !deleted)),
-                _ => self.set_slice(key, name, None),
-            },
-        }
-    }
-
-    fn set_slice(&mut self, key: Name, name: &Arc<str>, slice: Option<Endpoints>) {
-        if let Some(service) = self.belongs.remove(&key) {
-            if let Some(slices) = self.slices.get_mut(&service) {
-                slices.remove(name);
-                if slices.is_empty() {
-                    self.slices.remove(&service);
-                }
-            }
-            self.news.services.insert(service);
-        }
-        if let Some(slice) = slice {
-            let service = Name::new(&key.namespace, &slice.service);
-            self.slices.entry(service.clone()).or_default().insert(name.clone(), slice);
-            self.belongs.insert(key, service.clone());
-            self.news.services.insert(service);
+            _ => self.backends.take(object, deleted),
         }
     }
 
@@ -115,11 +81,8 @@ impl Part {
         compile(&ingresses, &classes)
     }
 
-    /// The live endpoints behind a backend; none, too, where there is no such Service or port.
     pub fn targets(&self, backend: &Backend) -> BTreeSet<Target> {
-        let Some(service) = self.services.get(&backend.service) else { return BTreeSet::new() };
-        let slices = self.slices.get(&backend.service).into_iter().flat_map(BTreeMap::values);
-        targets(service, slices, &backend.port).unwrap_or_default()
+        self.backends.targets(backend)
     }
 }
 

@@ -4,10 +4,12 @@ use super::names;
 use super::serving::ServeError;
 use crate::edge;
 use crate::edge::hosts::Rules;
+use crate::edge::ports::PortRules;
 use clap::Args;
 use longshore_edge::acme::Authority;
 use longshore_edge::host::Host;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use tokio::net::TcpListener;
 
@@ -26,6 +28,9 @@ pub struct EdgeArgs {
     /// Address or name under which the world finds the edge, as Ingresses tell it (repeatable; default: the advertised host)
     #[arg(long = "edge-address", value_name = "ADDRESS", env = "LONGSHORE_EDGE_ADDRESS", value_delimiter = ',')]
     edge_addresses: Vec<String>,
+    /// TCP ports at which Services of type LoadBalancer are served
+    #[arg(long, value_name = "FIRST-LAST", env = "LONGSHORE_EDGE_PORTS", value_parser = port_range)]
+    edge_ports: Option<RangeInclusive<u16>>,
     /// Any cluster may serve any host, whoever asks first; without it hosts outside of the domain are proven by DNS
     /// (default for `dev`)
     #[arg(long, env = "LONGSHORE_EDGE_OPEN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -71,15 +76,29 @@ impl EdgeArgs {
         };
         let addresses = if self.edge_addresses.is_empty() { vec![advertised.to_owned()] } else { self.edge_addresses };
         let roots = self.edge_acme_roots;
+        let (http, https) = (bind(self.edge_http).await?, bind(self.edge_https).await?);
+        let own = [&http, &https].map(|bound| bound.as_ref().and_then(|bound| bound.local_addr().ok()));
+        let own: Vec<SocketAddr> = own.into_iter().flatten().collect();
+        let reserved = own.iter().map(SocketAddr::port).chain([listen.port()]).collect();
+        let ports = self.edge_ports.zip(own.first()).map(|(range, at)| PortRules { ip: at.ip(), range, reserved });
         Ok(Some(edge::Settings {
-            http: bind(self.edge_http).await?,
-            https: bind(self.edge_https).await?,
+            http,
+            https,
             rules,
             addresses,
+            ports,
             authority: self.edge_acme.map(|directory| Authority { directory, roots }),
             contact: self.edge_acme_email.map(|email| format!("mailto:{email}")),
         }))
     }
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let range =
+        text.split_once('-').and_then(|(first, last)| Some(first.trim().parse().ok()?..=last.trim().parse().ok()?));
+    range
+        .filter(|range| !range.is_empty() && *range.start() > 0)
+        .ok_or_else(|| format!("{text:?} is no range such as 20000-20999"))
 }
 
 async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {

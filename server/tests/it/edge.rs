@@ -5,6 +5,7 @@ use longshore_api::ids::ClusterId;
 use longshore_edge::host::Host;
 use longshore_server::edge::Settings;
 use longshore_server::edge::hosts::Rules;
+use longshore_server::edge::ports::PortRules;
 use longshore_server::store::NewCluster;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -15,11 +16,14 @@ async fn installation() -> Installation {
     let reserved = vec![Host::parse("longshore.example").expect("a host")];
     let rules = Rules { open: true, reserved, ..Rules::default() };
     let addresses = vec!["192.0.2.7".to_string()];
+    let range = 20_000..=29_999;
+    let ports = Some(PortRules { ip: [127, 0, 0, 1].into(), range, reserved: vec![20_000] });
     Installation::start_with_edge(Settings {
         http: None,
         https: None,
         rules,
         addresses,
+        ports,
         authority: None,
         contact: None,
     })
@@ -96,4 +100,51 @@ async fn an_ingress_is_told_what_is_wrong_with_it() {
     new["spec"]["tls"] = tls["spec"]["tls"].clone();
     assert_eq!(here.api("PUT", &path, new).await.status, 200);
     assert_eq!(is_warned(&here, cluster, "InvalidCertificate").await, "secret \"gone\" not found");
+}
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+async fn balance(here: &Installation, cluster: &ClusterId, name: &str, port: u16) {
+    let ports = json!([{"port": port}]);
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"type": "LoadBalancer", "ports": ports, "selector": {"app": "none"}}});
+    let made = here.api_of(cluster, "POST", SERVICES, service).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+}
+
+async fn is_balanced(here: &Installation, cluster: &ClusterId, name: &str, port: u16) {
+    let wanted = json!([{"ip": "192.0.2.7", "ipMode": "Proxy", "ports": [{"port": port, "protocol": "TCP"}]}]);
+    let told = |service: &Value| service["status"]["loadBalancer"]["ingress"] == wanted;
+    until(here, cluster, &format!("{SERVICES}/{name}"), told).await;
+    // Whoever connects is let in, and let go where nobody answers.
+    tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("the port is open");
+}
+
+#[tokio::test]
+async fn a_port_is_one_services_until_it_lets_it_go() {
+    let here = installation().await;
+    let first = here.cluster().clone();
+    let other = NewCluster::new(here.founded.organization.clone(), "other");
+    let second = here.app.store.create_cluster(other).await.expect("another cluster");
+    // One that nobody has at the moment.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let port = 20_001 + free % 9_000;
+    balance(&here, &first, "db", port).await;
+    is_balanced(&here, &first, "db", port).await;
+    balance(&here, &first, "twin", port).await;
+    let message = is_warned(&here, &first, "SyncLoadBalancerFailed").await;
+    assert_eq!(message, format!("port {port} is served for Service default/db"));
+    balance(&here, &second, "db", port).await;
+    let message = is_warned(&here, &second, "SyncLoadBalancerFailed").await;
+    assert_eq!(message, format!("port {port} is served for another cluster"));
+    let low = |service: &str| format!("{SERVICES}/{service}");
+    assert_eq!(here.api_of(&first, "DELETE", &low("db"), json!({})).await.status, 200);
+    is_balanced(&here, &first, "twin", port).await;
+    assert_eq!(here.api_of(&first, "DELETE", &low("twin"), json!({})).await.status, 200);
+    let refused = async {
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), refused).await.expect("the port is closed");
 }
