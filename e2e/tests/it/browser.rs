@@ -6,15 +6,15 @@ use serde_json::json;
 /// A mark in the page's memory that a reload would wipe out.
 const MARK: &str = "window.unloaded = false";
 
-struct Story {
+pub struct Story {
     installation: Installation,
-    browser: Browser,
+    pub browser: Browser,
     /// `…/c/{cluster}`.
     cluster: String,
 }
 
 impl Story {
-    fn signed_in(browser: Browser) -> Self {
+    pub fn signed_in(browser: Browser) -> Self {
         let installation = Installation::start();
         let admin = installation.admin();
         browser.go(&admin.url);
@@ -27,18 +27,18 @@ impl Story {
         Self { installation, browser, cluster: format!("{}c/{id}", admin.url) }
     }
 
-    fn kubectl(&self) -> Kubectl {
+    pub fn kubectl(&self) -> Kubectl {
         self.installation.kubectl()
     }
 
     #[track_caller]
-    fn was_never_reloaded(&self) {
+    pub fn was_never_reloaded(&self) {
         assert_eq!(self.browser.script("return window.unloaded"), json!(false), "the page was loaded anew");
     }
 }
 
 /// A node that exists through the API alone: it takes pods and runs none.
-fn add_node(kubectl: &Kubectl, name: &str) {
+pub fn add_node(kubectl: &Kubectl, name: &str) {
     kubectl.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}).to_string());
     let ready = json!({"type": "Ready", "status": "True", "reason": "Test", "message": "ready"});
     let room = json!({"cpu": "4", "memory": "8Gi", "pods": "100"});
@@ -47,19 +47,19 @@ fn add_node(kubectl: &Kubectl, name: &str) {
 }
 
 /// What a node would say of the pods that are bound to it: all run.
-fn run_pods(kubectl: &Kubectl, selector: &str, count: usize) {
+pub fn run_pods(kubectl: &Kubectl, selector: &str, count: usize) {
     let bound = |pods: &[serde_json::Value]| pods.iter().filter(|p| !p["spec"]["nodeName"].is_null()).count();
     longshore_e2e::eventually("the pods are bound", std::time::Duration::from_secs(60), || {
         let pods = kubectl.pods(selector);
         if bound(&pods) == count { Ok(()) } else { Err(format!("{} of {count}", bound(&pods))) }
     });
-    for pod in kubectl.pods(selector) {
+    for (index, pod) in kubectl.pods(selector).iter().enumerate() {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         let container = json!({"name": "hello", "image": "longshore/hello:v1", "imageID": "sha256:0", "ready": true, "restartCount": 0,
             "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}});
+        let ip = format!("10.244.200.{}", index + 1);
         let conditions = ["Initialized", "ContainersReady", "Ready"].map(|t| json!({"type": t, "status": "True"}));
-        let status =
-            json!({"status": {"phase": "Running", "conditions": conditions, "containerStatuses": [container]}});
+        let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions, "containerStatuses": [container]}});
         kubectl.run(&["patch", "pod", name, "--subresource=status", "-p", &status.to_string()]);
     }
 }
@@ -213,6 +213,10 @@ fn a_phone_never_scrolls_sideways() {
         "/apply",
         "/add-node",
         "/kinds",
+        "/ingresses",
+        "/topology",
+        "/policies",
+        "/reach?from=outside&to=pod:default/hello",
     ] {
         browser.go(&format!("{}{page}", story.cluster));
         browser.wait("the page is live", "document.querySelector('.live-dot.live')");
