@@ -15,7 +15,7 @@ pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {
     let node = &stage.nodes[0];
     let agent = Groups(vec![("agent".into(), vec![node.agent.pid()])]);
     let cpu = agent.cpu();
-    let answers = node.within_pod(|| ask(server))??;
+    let answers = stage.within_client(|| ask(server))??;
     let cpu = agent.cpu().since(&cpu);
     let spent = cpu.get("agent").copied().unwrap_or(f64::NAN);
     let detail = [("answers_per_second".to_string(), answers / DURING.as_secs_f64())].into();

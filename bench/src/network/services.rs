@@ -18,9 +18,8 @@ pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {
     for (row, from, to) in [("service-10", 4, 10), ("service-10000", 10, 10_000)] {
         make(stage, from, to)?;
         let last = stage.service("default", &format!("many-{}", to - 1))?;
-        let node = &stage.nodes[0];
-        let (pod, service) = (SocketAddr::new(node.ip, 8080), SocketAddr::new(last, 80));
-        let times = node.within_pod(|| {
+        let (pod, service) = (SocketAddr::new(stage.nodes[0].ip, 8080), SocketAddr::new(last, 80));
+        let times = stage.within_client(|| {
             eventually("the last Service answers", Duration::from_secs(120), || {
                 TcpStream::connect_timeout(&service, Duration::from_secs(1)).map(drop).map_err(|e| e.to_string())
             });
@@ -28,6 +27,8 @@ pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {
             (0..CONNECTIONS).map(|_| Ok((connect(pod)?, connect(service)?))).collect::<Result<Vec<_>>>()
         })??;
         let (direct, through): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
+        let slow = through.iter().filter(|took| **took > 100.0).count();
+        println!("  {slow} of {CONNECTIONS} connections through the Service took more than 100 ms");
         compared(figures, row, median(through)?, median(direct)?);
     }
     Ok(())

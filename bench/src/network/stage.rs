@@ -25,11 +25,6 @@ impl Node {
     pub fn netns(&self) -> PathBuf {
         PathBuf::from(format!("/run/netns/{}", self.site.host.name))
     }
-
-    /// Does something inside its pod.
-    pub fn within_pod<T: Send>(&self, what: impl FnOnce() -> T + Send) -> Result<T> {
-        Ok(within(File::open(&self.pod)?, what))
-    }
 }
 
 pub struct Stage {
@@ -39,6 +34,8 @@ pub struct Stage {
     pub internet: Internet,
     /// Where the edge serves TLS.
     pub edge: SocketAddr,
+    /// Of a pod beside the first node's.
+    client: PathBuf,
 }
 
 fn objects(node: &str) -> String {
@@ -65,6 +62,17 @@ spec:
     )
 }
 
+const CLIENT: &str = "---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, labels: {app: client}}
+spec:
+  nodeName: a
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: 'longshore/hello:v1', command: [sleep, '36000']}
+";
+
 const INGRESS: &str = "---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -89,7 +97,9 @@ impl Stage {
             let agent = installation.start_agent_in(Some(&site.host.name), &[], name, &docker);
             (name, agent, docker, site)
         });
-        kubectl.apply(&[&objects("a"), &objects("b"), INGRESS].concat());
+        kubectl.apply(&[&objects("a"), &objects("b"), INGRESS, CLIENT].concat());
+        kubectl.wait_ready_pods("app=client", 1);
+        let client = begun[0].2.netns_of("client");
         let nodes = begun.map(|(name, agent, docker, site)| {
             let pod = kubectl.wait_ready_pods(&format!("app={name}"), 1).remove(0);
             let ip = pod["status"]["podIP"].as_str().and_then(|ip| ip.parse().ok()).expect("a pod has an address");
@@ -97,7 +107,12 @@ impl Stage {
             Node { agent, _docker: docker, site, pod, ip }
         });
         let edge = https.parse().expect("it was made from an address");
-        Self { nodes, kubectl, installation, internet, edge }
+        Self { nodes, kubectl, installation, internet, edge, client }
+    }
+
+    /// Does something inside a pod beside the first node's.
+    pub fn within_client<T: Send>(&self, what: impl FnOnce() -> T + Send) -> Result<T> {
+        Ok(within(File::open(&self.client)?, what))
     }
 
     /// Cluster `default` as its owner.
