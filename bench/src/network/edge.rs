@@ -1,5 +1,6 @@
 //! Requests to a pod from outside: through the server's edge and the tunnel, and through nginx on the pod's own machine.
 
+use super::answers::PORT;
 use super::compared;
 use super::stage::{HOST, Node, Stage, needed};
 use crate::Result;
@@ -75,7 +76,7 @@ impl Nginx {
              events {{ worker_connections 1024; }}
              http {{
                access_log {path}/access.log; keepalive_requests 1000000;
-               upstream pod {{ server {}:8080; keepalive 64; keepalive_requests 1000000; }}
+               upstream pod {{ server {}:{PORT}; keepalive 64; keepalive_requests 1000000; }}
                server {{
                  listen {address} ssl; ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;
                  location / {{ proxy_pass http://pod; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}

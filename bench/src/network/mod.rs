@@ -3,6 +3,7 @@
 //!
 //! Programs that are missing (`iperf3`, `ping`, `wireguard-go`, `wg`, `nginx`) leave their rows out.
 
+mod answers;
 mod dns;
 mod edge;
 mod mesh;
@@ -36,7 +37,10 @@ pub async fn measure(settings: &Settings, mut figures: Figures) -> Figures {
 
 fn on_stage(wanted: &[&str], figures: &mut Figures) {
     println!("the network");
-    let stage = Stage::start();
+    let stage = match Stage::start() {
+        Ok(stage) => stage,
+        Err(error) => return eprintln!("  {error}"),
+    };
     for row in wanted {
         let measured = match *row {
             "mesh" => mesh::measure(&stage, figures),

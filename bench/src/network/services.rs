@@ -1,5 +1,6 @@
 //! What the way through a Service's address adds to a connection, with few of them and with many.
 
+use super::answers::PORT;
 use super::stage::Stage;
 use super::{compared, median};
 use crate::Result;
@@ -18,7 +19,7 @@ pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {
     for (row, from, to) in [("service-10", 4, 10), ("service-10000", 10, 10_000)] {
         make(stage, from, to)?;
         let last = stage.service("default", &format!("many-{}", to - 1))?;
-        let (pod, service) = (SocketAddr::new(stage.nodes[0].ip, 8080), SocketAddr::new(last, 80));
+        let (pod, service) = (SocketAddr::new(stage.nodes[0].ip, PORT), SocketAddr::new(last, 80));
         let times = stage.within_client(|| {
             eventually("the last Service answers", Duration::from_secs(120), || {
                 TcpStream::connect_timeout(&service, Duration::from_secs(1)).map(drop).map_err(|e| e.to_string())
@@ -48,7 +49,7 @@ fn make(stage: &Stage, from: usize, to: usize) -> Result<()> {
     let target = stage.target()?;
     let service = move |number: usize| {
         let name = format!("many-{}", from + number);
-        let spec = json!({"selector": {"app": "a"}, "ports": [{"port": 80, "targetPort": 8080}]});
+        let spec = json!({"selector": {"app": "a"}, "ports": [{"port": 80, "targetPort": PORT}]});
         let body = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
         Ask::post("/api/v1/namespaces/default/services", body.to_string())
     };

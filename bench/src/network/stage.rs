@@ -1,5 +1,6 @@
 //! Two machines, an agent on each, and a pod on each that answers HTTP.
 
+use super::answers::PORT;
 use crate::Result;
 use crate::client::Target;
 use longshore_e2e::installation::free_port;
@@ -22,6 +23,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Does something inside its pod.
+    pub fn within_pod<T: Send>(&self, what: impl FnOnce() -> T + Send) -> Result<T> {
+        Ok(within(File::open(&self.pod)?, what))
+    }
+
     pub fn netns(&self) -> PathBuf {
         PathBuf::from(format!("/run/netns/{}", self.site.host.name))
     }
@@ -57,7 +63,7 @@ kind: Service
 metadata: {{name: {node}}}
 spec:
   selector: {{app: {node}}}
-  ports: [{{port: 80, targetPort: 8080}}]
+  ports: [{{port: 80, targetPort: {PORT}}}]
 "
     )
 }
@@ -85,7 +91,7 @@ spec:
 ";
 
 impl Stage {
-    pub fn start() -> Self {
+    pub fn start() -> Result<Self> {
         let mut internet = Internet::around_this_machine();
         let https = format!("{SERVER}:{}", free_port(SERVER));
         let installation = Installation::start_with(SERVER, &["--edge-https", &https, "--edge-domain", "apps.example"]);
@@ -107,7 +113,8 @@ impl Stage {
             Node { agent, _docker: docker, site, pod, ip }
         });
         let edge = https.parse().expect("it was made from an address");
-        Self { nodes, kubectl, installation, internet, edge, client }
+        super::answers::start(&nodes[0])?;
+        Ok(Self { nodes, kubectl, installation, internet, edge, client })
     }
 
     /// Does something inside a pod beside the first node's.

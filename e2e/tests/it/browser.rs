@@ -53,11 +53,13 @@ pub fn run_pods(kubectl: &Kubectl, selector: &str, count: usize) {
         let pods = kubectl.pods(selector);
         if bound(&pods) == count { Ok(()) } else { Err(format!("{} of {count}", bound(&pods))) }
     });
-    for (index, pod) in kubectl.pods(selector).iter().enumerate() {
+    for pod in kubectl.pods(selector) {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         let container = json!({"name": "hello", "image": "longshore/hello:v1", "imageID": "sha256:0", "ready": true, "restartCount": 0,
             "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}});
-        let ip = format!("10.244.200.{}", index + 1);
+        // Its own, and the same each time.
+        let number = name.bytes().fold(0_u16, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
+        let ip = format!("10.244.{}.{}", number >> 8, number & 0xff);
         let conditions = ["Initialized", "ContainersReady", "Ready"].map(|t| json!({"type": t, "status": "True"}));
         let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions, "containerStatuses": [container]}});
         kubectl.run(&["patch", "pod", name, "--subresource=status", "-p", &status.to_string()]);

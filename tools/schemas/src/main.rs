@@ -22,7 +22,7 @@ fn main() -> std::io::Result<()> {
         autoscaling::v1::Scale, coordination::v1::Lease, discovery::v1::EndpointSlice, events::v1::Event,
         core::v1::Binding, core::v1::ConfigMap, core::v1::Endpoints, core::v1::Event, core::v1::Namespace, core::v1::Node,
         core::v1::Pod, core::v1::PodTemplate, core::v1::Secret, core::v1::Service, core::v1::ServiceAccount,
-        networking::v1::NetworkPolicy, policy::v1::Eviction, scheduling::v1::PriorityClass,
+        networking::v1::Ingress, networking::v1::IngressClass, networking::v1::NetworkPolicy, policy::v1::Eviction, scheduling::v1::PriorityClass,
         meta::v1::APIResourceList, meta::v1::DeleteOptions, meta::v1::ListMeta, meta::v1::Patch, meta::v1::Status,
     );
     let mut schemas = Value::Object(generator.take_definitions(true));
