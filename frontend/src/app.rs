@@ -59,9 +59,6 @@ fn Pages() -> impl IntoView {
                     <Route path=path!("/c/:cluster/apply") view=pages::apply::Apply/>
                     <Route path=path!("/c/:cluster/add-node") view=pages::add_node::AddNode/>
                     <Route path=path!("/c/:cluster/kinds") view=pages::kinds::Kinds/>
-                    <Route path=path!("/c/:cluster/policies") view=pages::policies::Policies/>
-                    <Route path=path!("/c/:cluster/reach") view=pages::reach::Reach/>
-                    <Route path=path!("/c/:cluster/topology") view=pages::topology::Topology/>
                     <Route path=path!("/c/:cluster/:kind") view=pages::list::List/>
                     <Route path=path!("/c/:cluster/:kind/:namespace/:name") view=pages::object::ObjectPage/>
                 </FlatRoutes>

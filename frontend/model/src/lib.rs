@@ -6,25 +6,20 @@
 pub mod apply;
 pub mod attention;
 pub mod deployment;
-pub mod domain;
 pub mod kinds;
 pub mod kube;
 pub mod lines;
 pub mod link;
-pub mod markup;
 pub mod new_app;
 pub mod node;
 pub mod pod;
-pub mod reach;
 pub mod read;
 pub mod scheduling;
 pub mod service;
 pub mod state;
 pub mod table;
 pub mod time;
-pub mod topology;
 pub mod words;
-pub mod workload;
 pub mod yaml;
 
 pub use state::{Sentence, State};

@@ -3,7 +3,6 @@
 pub mod add_node;
 pub mod apply;
 pub mod deployment;
-pub mod domain;
 pub mod events;
 pub mod home;
 pub mod kinds;
@@ -12,11 +11,8 @@ pub mod new_app;
 pub mod node;
 pub mod object;
 pub mod pod;
-pub mod policies;
-pub mod reach;
 pub mod service;
 pub mod sign_in;
-pub mod topology;
 
 use crate::components::icon::{Icon, icon};
 use leptos::prelude::*;

@@ -1,6 +1,6 @@
 //! One object: its sentence first, then what its kind shows, its events and its YAML, all live.
 
-use super::{deployment, domain, node, pod, service};
+use super::{deployment, node, pod, service};
 use crate::client::cluster::{Scope, parameter, query_part, scope};
 use crate::client::http::{self, YAML};
 use crate::client::live::{self, Query};
@@ -115,12 +115,9 @@ fn Object(kind: Kind, namespace: String, name: String) -> impl IntoView {
         (_, "Deployment") => view! { <deployment::Overview subject/> }.into_any(),
         (_, "Pod") => view! { <pod::Overview subject/> }.into_any(),
         (_, "Node") => view! { <node::Overview subject/> }.into_any(),
-        (_, "Ingress") => view! { <domain::Overview subject/> }.into_any(),
         (_, "Service") => view! { <service::Overview subject/> }.into_any(),
         _ => view! { <General subject/> }.into_any(),
     };
-    let reach_key = matches!(kind.kind.as_str(), "Pod" | "Service")
-        .then(|| format!("{}:{namespace}/{name}", kind.kind.to_lowercase()));
     let typed = (kind.kind != "Pod").then(|| name.clone()).unwrap_or_default();
     let kubectl = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
     let kubectl = format!("kubectl get {}/{name}{kubectl} -o yaml", kind.full_name());
@@ -133,8 +130,6 @@ fn Object(kind: Kind, namespace: String, name: String) -> impl IntoView {
                 <Copy text=kubectl name=Word::CopyKubectl/>
                 <span class="grow"></span>
                 {(kind.kind == "Deployment").then(|| view! { <deployment::Actions subject/> })}
-                {reach_key.map(|to| view! { <a class="button" href=move || super::reach::href(scope, "", &to)>{icon(Icon::Route)}{t(Word::ReachIt)}</a> })}
-                {(kind.kind == "Service").then(|| view! { <domain::GiveDomain subject/> })}
                 {(kind.kind == "Node").then(|| view! { <node::Actions subject/> })}
                 <button class="button danger-quiet" data-testid="delete" on:click=move |_| deleting.set(true)>{icon(Icon::Trash2)}{t(Word::Delete)}</button>
             </header>
