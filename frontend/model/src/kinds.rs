@@ -29,6 +29,8 @@ const KNOWN: &[(&str, &str, &str, &str, bool)] = &[
     ("apps", "v1", "deployments", "Deployment", true),
     ("apps", "v1", "replicasets", "ReplicaSet", true),
     ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true),
+    ("networking.k8s.io", "v1", "ingresses", "Ingress", true),
+    ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", true),
     ("coordination.k8s.io", "v1", "leases", "Lease", true),
 ];
 

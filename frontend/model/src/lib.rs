@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod attention;
 pub mod deployment;
+pub mod domain;
 pub mod kinds;
 pub mod kube;
 pub mod lines;
@@ -20,6 +21,7 @@ pub mod state;
 pub mod table;
 pub mod time;
 pub mod words;
+pub mod workload;
 pub mod yaml;
 
 pub use state::{Sentence, State};

@@ -266,6 +266,7 @@ pub fn row_state(kind: &str, row: &Row, columns: &[Column], now: i64) -> Option<
             _ => State::Unknown,
         }),
         "Namespace" => Some(if text("Status") == "Active" { State::Good } else { State::Progressing }),
+        "Ingress" => Some(if text("Address").is_empty() { State::Unknown } else { State::Good }),
         "Event" => Some(if text("Type") == "Warning" { State::Degraded } else { State::Idle }),
         _ => None,
     }

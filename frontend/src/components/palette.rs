@@ -26,7 +26,7 @@ struct Entry {
 const SHOWN: usize = 12;
 
 const OBJECTS: &[(Icon, &str)] =
-    &[(Icon::Layers, "deployments"), (Icon::Box, "pods"), (Icon::Network, "services"), (Icon::Server, "nodes")];
+    &[(Icon::Layers, "deployments"), (Icon::Box, "pods"), (Icon::Network, "services"), (Icon::Globe, "ingresses"), (Icon::Server, "nodes")];
 
 #[component]
 pub fn Palette(open: RwSignal<bool>) -> impl IntoView {

@@ -20,6 +20,7 @@ const PLACES: &[(Icon, Word, &str, bool)] = &[
     (Icon::Layers, Word::Deployments, "deployments", true),
     (Icon::Box, Word::PodsTitle, "pods", true),
     (Icon::Network, Word::Services, "services", false),
+    (Icon::Globe, Word::Domains, "ingresses", false),
     (Icon::FileText, Word::ConfigMaps, "configmaps", false),
     (Icon::KeyRound, Word::Secrets, "secrets", false),
     (Icon::Server, Word::Nodes, "nodes", true),

@@ -34,6 +34,7 @@ pub fn title(kind: &Kind) -> String {
         "Deployment" => Word::Deployments,
         "Pod" => Word::PodsTitle,
         "Service" => Word::Services,
+        "Ingress" => Word::Domains,
         "ConfigMap" => Word::ConfigMaps,
         "Secret" => Word::Secrets,
         "Node" => Word::Nodes,
@@ -75,6 +76,8 @@ fn KindList(kind: Kind) -> impl IntoView {
                         <a class="button primary" href=scope.page("/add-node")>{icon(Icon::Plus)}{t(Word::AddNode)}</a> }.into_any(),
                     "Deployment" | "Pod" => view! { <p class="quiet">{t(Word::FirstAppText)}</p>
                         <a class="button primary" href=scope.page("/new")>{icon(Icon::Plus)}{t(Word::Deploy)}</a> }.into_any(),
+                    "Ingress" => view! { <p class="quiet">{t(Word::FirstDomainText)}</p>
+                        <a class="button primary" href=scope.list("services")>{icon(Icon::Network)}{t(Word::Services)}</a> }.into_any(),
                     _ => view! { <a class="button" href=scope.page("/apply")>{icon(Icon::FileText)}{t(Word::DeployYaml)}</a> }.into_any(),
                 }}
             </div>

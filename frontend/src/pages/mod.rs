@@ -3,6 +3,7 @@
 pub mod add_node;
 pub mod apply;
 pub mod deployment;
+pub mod domain;
 pub mod events;
 pub mod home;
 pub mod kinds;

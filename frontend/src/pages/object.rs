@@ -1,6 +1,6 @@
 //! One object: its sentence first, then what its kind shows, its events and its YAML, all live.
 
-use super::{deployment, node, pod, service};
+use super::{deployment, domain, node, pod, service};
 use crate::client::cluster::{Scope, parameter, query_part, scope};
 use crate::client::http::{self, YAML};
 use crate::client::live::{self, Query};
@@ -115,6 +115,7 @@ fn Object(kind: Kind, namespace: String, name: String) -> impl IntoView {
         (_, "Deployment") => view! { <deployment::Overview subject/> }.into_any(),
         (_, "Pod") => view! { <pod::Overview subject/> }.into_any(),
         (_, "Node") => view! { <node::Overview subject/> }.into_any(),
+        (_, "Ingress") => view! { <domain::Overview subject/> }.into_any(),
         (_, "Service") => view! { <service::Overview subject/> }.into_any(),
         _ => view! { <General subject/> }.into_any(),
     };
@@ -130,6 +131,7 @@ fn Object(kind: Kind, namespace: String, name: String) -> impl IntoView {
                 <Copy text=kubectl name=Word::CopyKubectl/>
                 <span class="grow"></span>
                 {(kind.kind == "Deployment").then(|| view! { <deployment::Actions subject/> })}
+                {(kind.kind == "Service").then(|| view! { <domain::GiveDomain subject/> })}
                 {(kind.kind == "Node").then(|| view! { <node::Actions subject/> })}
                 <button class="button danger-quiet" data-testid="delete" on:click=move |_| deleting.set(true)>{icon(Icon::Trash2)}{t(Word::Delete)}</button>
             </header>
