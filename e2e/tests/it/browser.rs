@@ -216,9 +216,6 @@ fn a_phone_never_scrolls_sideways() {
         "/add-node",
         "/kinds",
         "/ingresses",
-        "/topology",
-        "/policies",
-        "/reach?from=outside&to=pod:default/hello",
     ] {
         browser.go(&format!("{}{page}", story.cluster));
         browser.wait("the page is live", "document.querySelector('.live-dot.live')");

@@ -3,6 +3,7 @@
 mod browser;
 mod connections;
 mod crashes;
+mod domains;
 mod edge;
 mod hostile;
 mod in_cluster;
