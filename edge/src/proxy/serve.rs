@@ -1,6 +1,7 @@
 //! Connections of clients: accepted, TLS ended, spoken to in HTTP/1.1 or HTTP/2.
 
 use super::body::ResponseBody;
+use super::counts::Counted;
 use super::metrics::count;
 use super::{Shared, handle};
 use crate::tls::{ACME_TLS_ALPN, Certificate};
@@ -13,14 +14,14 @@ use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
@@ -42,14 +43,56 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, tls: bool,
     // Closed once the last connection is gone.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let port = listener.local_addr().map_or(0, |address| address.port());
+    while let Some(Arrived { stream, address, held }) = arrival(&shared, &listener, &mut stop, |_| true).await {
+        let (shared, stop, alive) = (shared.clone(), stop.clone(), alive.clone());
+        tokio::spawn(async move {
+            let _held = (held, alive);
+            let client = Client { address, port, tls, name: None };
+            if tls {
+                with_tls(&shared, stream, client, stop).await;
+            } else {
+                speak(&shared, stream, client, stop).await;
+            }
+        });
+    }
+    drop((listener, alive));
+    let _ = tokio::time::timeout(shared.settings.drain, all_gone.recv()).await;
+}
+
+/// A client that was let in.
+pub(super) struct Arrived {
+    pub stream: TcpStream,
+    pub address: SocketAddr,
+    pub held: Held,
+}
+
+/// A connection's place among those of the edge and of its address, for as long as it stands.
+pub(super) struct Held {
+    shared: Arc<Shared>,
+    _places: (OwnedSemaphorePermit, Counted<IpAddr>),
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The next client that may come and for whom there is a place; None once `stop` turns true, or its sender is gone.
+pub(super) async fn arrival(
+    shared: &Arc<Shared>,
+    listener: &TcpListener,
+    stop: &mut watch::Receiver<bool>,
+    may_come: impl Fn(IpAddr) -> bool,
+) -> Option<Arrived> {
     loop {
         let accepted = async {
-            let place = shared.places.clone().acquire_owned().await;
-            (place, listener.accept().await)
+            let place = shared.places.clone().acquire_owned().await.ok()?;
+            Some((place, listener.accept().await))
         };
         let (place, accepted) = tokio::select! {
-            accepted = accepted => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = accepted => accepted?,
+            _ = stop.wait_for(|stop| *stop) => return None,
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
@@ -60,26 +103,15 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, tls: bool,
                 continue;
             }
         };
-        let Some(counted) = shared.addresses.take(address.ip(), shared.settings.connections_per_address) else {
+        let counted = shared.addresses.take(address.ip(), shared.settings.connections_per_address);
+        let Some(counted) = counted.filter(|_| may_come(address.ip())) else {
             count(&shared.metrics.refused);
             continue;
         };
-        let (shared, stop, alive) = (shared.clone(), stop.clone(), alive.clone());
-        tokio::spawn(async move {
-            let _held = (place, counted, alive);
-            count(&shared.metrics.connections);
-            let _ = stream.set_nodelay(true);
-            let client = Client { address, port, tls, name: None };
-            if tls {
-                with_tls(&shared, stream, client, stop).await;
-            } else {
-                speak(&shared, stream, client, stop).await;
-            }
-            shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
-        });
+        count(&shared.metrics.connections);
+        let _ = stream.set_nodelay(true);
+        return Some(Arrived { stream, address, held: Held { shared: shared.clone(), _places: (place, counted) } });
     }
-    drop((listener, alive));
-    let _ = tokio::time::timeout(shared.settings.drain, all_gone.recv()).await;
 }
 
 async fn with_tls(shared: &Arc<Shared>, stream: TcpStream, mut client: Client, stop: watch::Receiver<bool>) {

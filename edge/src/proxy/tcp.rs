@@ -2,6 +2,7 @@
 
 use super::dial::Endpoint;
 use super::metrics::count;
+use super::serve::{Arrived, arrival};
 use super::tunnel::pass;
 use super::upstream::{Busy, Pool};
 use super::{Edge, Shared};
@@ -10,12 +11,12 @@ use ipnet::IpNet;
 use longshore_api::ids::ClusterId;
 use parking_lot::RwLock;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::debug;
 
 /// To connect to an endpoint.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -49,35 +50,12 @@ impl Forward {
 
     /// Serves until `stop` turns true, or its sender is gone; what stands then is ended.
     pub async fn serve(&self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        loop {
-            let accepted = async {
-                let place = self.shared.places.clone().acquire_owned().await;
-                (place, listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
-                accepted = accepted => accepted,
-                _ = stop.wait_for(|stop| *stop) => return,
-            };
-            let (stream, address) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of file descriptors, most likely: waiting is all that helps.
-                    warn!(%error, "the edge can't accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let settings = &self.shared.settings;
-            let comes = self.sources.is_empty() || self.sources.iter().any(|range| range.contains(&address.ip()));
-            let counted = self.shared.addresses.take(address.ip(), settings.connections_per_address);
-            let Some(counted) = counted.filter(|_| comes) else {
-                count(&self.shared.metrics.refused);
-                continue;
-            };
+        let may_come = |ip: IpAddr| self.sources.is_empty() || self.sources.iter().any(|range| range.contains(&ip));
+        while let Some(Arrived { stream, address, held }) = arrival(&self.shared, &listener, &mut stop, may_come).await
+        {
             let (this, mut stop) = (self.clone(), stop.clone());
             tokio::spawn(async move {
-                let _held = (place, counted);
-                count(&this.shared.metrics.connections);
+                let _held = held;
                 tokio::select! {
                     carried = this.carry(stream) => {
                         if let Err(error) = carried {
@@ -86,13 +64,11 @@ impl Forward {
                     }
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
-                this.shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
             });
         }
     }
 
     async fn carry(&self, client: TcpStream) -> io::Result<()> {
-        client.set_nodelay(true)?;
         let pool = self.pool.read().clone();
         let mut tried = Vec::new();
         while tried.len() < self.shared.settings.tries {

@@ -21,7 +21,6 @@ pub mod state;
 pub mod table;
 pub mod time;
 pub mod words;
-pub mod workload;
 pub mod yaml;
 
 pub use state::{Sentence, State};

@@ -1,10 +1,10 @@
 //! Services of type LoadBalancer: each TCP port of theirs is opened at the edge's address, and leads to their endpoints through
 //! the tunnels of their nodes.
 
-use super::Room;
 use super::backends::{Backends, SERVICES, SLICES};
 use super::ports::{self, PortRules};
 use super::report::{Finding, Reporter, address};
+use super::{ASKED_AGAIN, Room};
 use crate::store::{Change, ChangeKind, Cluster, Object, StoreError, Watch, WatchItem};
 use futures::future::{join_all, select_all};
 use ipnet::IpNet;
@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -25,8 +24,6 @@ use tokio::time::Instant;
 /// `spec.loadBalancerClass` of those that name us; those that name nobody are ours as well.
 const CLASS: &str = "longshore.dev/edge";
 const REASON: &str = "SyncLoadBalancerFailed";
-/// Before a port that somebody else has is asked for again.
-const ASKED_AGAIN: Duration = Duration::from_secs(20);
 
 /// One of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,12 +160,9 @@ impl Balancers {
             if self.reporter.take().is_some() {
                 watches.truncate(1);
                 self.backends.forget_slices();
-                self.sync().await;
+                self.changed = true;
             }
-            self.backends.news();
-            return Ok(());
-        }
-        if self.reporter.is_none() {
+        } else if self.reporter.is_none() {
             watches.push(self.cluster.follow(SLICES, |slice| self.backends.take(slice, false))?);
             self.reporter = Some(Reporter::new(&self.room, &self.cluster, SERVICES));
             self.changed = true;

@@ -1,9 +1,9 @@
 //! Keeps the edge in step with one cluster's log.
 
-use super::Room;
 use super::hosts::Settled;
 use super::part::{INGRESSES, News, OTHERS, Part};
 use super::report::{self, Finding, Reporter};
+use super::{ASKED_AGAIN, Room};
 use crate::store::{Change, ChangeKind, Cluster, StoreError, Watch, WatchItem};
 use futures::future::select_all;
 use longshore_api::network::Name;
@@ -19,8 +19,6 @@ use tokio::time::Instant;
 
 /// Before a database that was away is asked again for the cluster's hosts.
 const AGAIN: Duration = Duration::from_secs(2);
-/// Before hosts that were refused are asked for again: a record may have been made, another cluster may have let go.
-const ASKED_AGAIN: Duration = Duration::from_secs(20);
 
 pub(super) struct Follower {
     room: Arc<Room>,
@@ -156,7 +154,10 @@ impl Follower {
             edge.set_certificate(id, gone.clone(), None);
         }
         let mut wrong = Vec::new();
-        for source in &serving.certificates {
+        // One that was made for its host is good for as long as the host is asked for.
+        let made =
+            |source: &&CertificateSource| matches!(source, CertificateSource::Automatic(_)) && before.contains(*source);
+        for source in serving.certificates.iter().filter(|source| !made(source)) {
             if let Err(why) = self.room.certificates.set(edge, &self.cluster, source) {
                 wrong
                     .extend(users(&self.part, source).map(|ingress| Finding::new(ingress, "InvalidCertificate", &why)));

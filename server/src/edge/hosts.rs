@@ -124,10 +124,6 @@ impl Hosts {
         Self { pool, rules, freed: Arc::new(watch::Sender::new(())) }
     }
 
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
     /// Changes when a cluster of this replica lets a host go.
     pub fn freed(&self) -> watch::Receiver<()> {
         self.freed.subscribe()
@@ -147,7 +143,7 @@ impl Hosts {
                 Judgement::Prove { record, value } => proofs.push((host, record, value)),
             }
         }
-        let kept = self.held(cluster).await?;
+        let kept = if proofs.is_empty() { BTreeSet::new() } else { self.held(cluster).await? };
         for (host, record, value) in proofs {
             // What was proven once stays until it is let go.
             if kept.contains(&host.to_string()) || proof::holds(self.rules.resolver, &record, &value).await {

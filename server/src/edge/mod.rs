@@ -38,8 +38,12 @@ use longshore_edge::{Edge, Family};
 use ports::PortRules;
 use sqlx::PgPool;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+/// Before what was refused is asked for again: a record may have been made, another cluster may have let go.
+const ASKED_AGAIN: Duration = Duration::from_secs(20);
 
 /// What a replica's edge is told.
 pub struct Settings {
@@ -129,11 +133,6 @@ impl EdgeRoom {
 
     pub fn metrics(&self) -> Vec<Family> {
         self.0.edge.metrics()
-    }
-
-    /// The domain below which every app can have a name.
-    pub fn domain(&self) -> Option<&str> {
-        self.0.hosts.rules().domain.as_deref()
     }
 }
 

@@ -93,6 +93,8 @@ async fn an_ingress_is_told_what_is_wrong_with_it() {
         "host longshore.example: it is the dashboard's own name"
     );
     make(&here, cluster, "secret", "a.com").await;
+    // From then on nobody else writes it.
+    is_told_its_address(&here, cluster, "secret").await;
     let tls = json!({"spec": {"tls": [{"hosts": ["a.com"], "secretName": "gone"}]}});
     let path = format!("{INGRESSES}/secret");
     let old = here.api("GET", &path, json!({})).await.json();

@@ -20,9 +20,9 @@ const USER: &str = "system:apiserver";
 const HTTPS: i64 = 443;
 const DNS: i64 = 53;
 
-/// Makes what is missing of the namespaces, the system's priority classes, the edge's class of Ingresses, of the Service `kubernetes`, by which pods reach
-/// this API, and of `kube-dns`, where nodes answer for names. Called whenever a cluster is loaded: it heals what was deleted,
-/// and changes nothing that is there.
+/// Makes what is missing of the namespaces, the system's priority classes, the edge's class of Ingresses, of the Service
+/// `kubernetes`, by which pods reach this API, and of `kube-dns`, where nodes answer for names. Called whenever a cluster is
+/// loaded: it heals what was deleted, and changes nothing that is there.
 pub async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
     for name in NAMESPACES {
         create(cluster, &namespace::RESOURCE, "", json!({"metadata": {"name": name}})).await?;
