@@ -55,10 +55,13 @@ fn Pages() -> impl IntoView {
                 <FlatRoutes fallback=|| view! { <pages::NotFound what=t(Word::PageNotFound).to_string()/> }>
                     <Route path=path!("/") view=Start/>
                     <Route path=path!("/c/:cluster") view=pages::home::Home/>
-                    <Route path=path!("/c/:cluster/new") view=pages::new_app::NewApp/>
-                    <Route path=path!("/c/:cluster/apply") view=pages::apply::Apply/>
+                    <Route path=path!("/c/:cluster/new") view=pages::part::new_app/>
+                    <Route path=path!("/c/:cluster/apply") view=pages::part::apply/>
                     <Route path=path!("/c/:cluster/add-node") view=pages::add_node::AddNode/>
                     <Route path=path!("/c/:cluster/kinds") view=pages::kinds::Kinds/>
+                    <Route path=path!("/c/:cluster/policies") view=pages::part::policies/>
+                    <Route path=path!("/c/:cluster/reach") view=pages::part::reach/>
+                    <Route path=path!("/c/:cluster/topology") view=pages::part::topology/>
                     <Route path=path!("/c/:cluster/:kind") view=pages::list::List/>
                     <Route path=path!("/c/:cluster/:kind/:namespace/:name") view=pages::object::ObjectPage/>
                 </FlatRoutes>

@@ -11,6 +11,7 @@ mod internet;
 mod join;
 mod main_job;
 mod mesh;
+mod network_pages;
 mod nodes;
 mod policies;
 mod port_forward;

@@ -72,7 +72,10 @@ impl Around<'_> {
         let port = if wanted.port.name.is_empty() { wanted.port.number.to_string() } else { wanted.port.name.clone() };
         let service = self.services.iter().find(|s| s.metadata.name == wanted.name);
         let found = service.map(|s| {
-            s.spec.ports.iter().find(|p| p.port == wanted.port.number || !p.name.is_empty() && p.name == wanted.port.name)
+            s.spec
+                .ports
+                .iter()
+                .find(|p| p.port == wanted.port.number || !p.name.is_empty() && p.name == wanted.port.name)
         });
         let backing = match found {
             None => Backing::NoService,
@@ -89,7 +92,8 @@ impl Around<'_> {
 
 /// Of a Service's port: how many endpoints are ready, of how many.
 fn endpoints(service: &str, port: &str, slices: &[Arc<EndpointSlice>]) -> (usize, usize) {
-    let of = slices.iter().filter(|s| s.metadata.labels.get("kubernetes.io/service-name").is_some_and(|n| n == service));
+    let of =
+        slices.iter().filter(|s| s.metadata.labels.get("kubernetes.io/service-name").is_some_and(|n| n == service));
     let all = of.filter(|s| s.ports.iter().any(|p| p.name == port)).flat_map(|s| &s.endpoints);
     all.fold((0, 0), |(ready, all), e| (ready + usize::from(e.conditions.ready.unwrap_or(true)), all + 1))
 }
@@ -289,7 +293,8 @@ mod tests {
     }
 
     fn look(ingress: &Ingress) -> Vec<Host> {
-        let service = json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}, {"name": "grpc", "port": 90}]}});
+        let service =
+            json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}, {"name": "grpc", "port": 90}]}});
         let endpoint = |ready: Value| json!({"addresses": ["10.0.0.1"], "conditions": {"ready": ready}});
         let slice = json!({
             "metadata": {"labels": {"kubernetes.io/service-name": "web"}},

@@ -3,6 +3,7 @@
 //! They are read leniently ([`crate::read`]); whole objects (for YAML) stay trees.
 
 use crate::read::shape;
+use longshore_api::selector::{SpecRequirement, SpecSelector};
 use std::collections::BTreeMap;
 
 shape!(Meta {
@@ -38,6 +39,13 @@ shape!(LabelSelector { match_labels: BTreeMap<String, String>, match_expressions
 shape!(Expression { key: String, operator: String, values: Vec<String> });
 
 impl LabelSelector {
+    /// To match with. One that can't be read matches nothing: the server refuses such.
+    pub fn compile(&self) -> Option<longshore_api::selector::LabelSelector> {
+        let expressions = self.match_expressions.iter().cloned();
+        let match_expressions =
+            expressions.map(|e| SpecRequirement { key: e.key, operator: e.operator, values: e.values }).collect();
+        SpecSelector { match_labels: self.match_labels.clone(), match_expressions }.compile().ok()
+    }
     /// As a query parameter has it. `None` where it selects nothing that could be asked for.
     pub fn query(&self) -> String {
         let equal = self.match_labels.iter().map(|(key, value)| format!("{key}={value}"));
@@ -84,9 +92,10 @@ shape!(PodSpec {
     init_containers: Vec<Container>,
     service_account_name: String,
     termination_grace_period_seconds: Option<i64>,
+    host_network: bool,
 });
 shape!(Container { name: String, image: String, command: Vec<String>, args: Vec<String>, ports: Vec<ContainerPort>, env: Vec<EnvVar>, resources: Resources });
-shape!(ContainerPort { name: String, container_port: i64, protocol: String });
+shape!(ContainerPort { name: String, container_port: i64, host_port: i64, protocol: String });
 shape!(EnvVar { name: String, value: String });
 shape!(Resources { requests: BTreeMap<String, String>, limits: BTreeMap<String, String> });
 shape!(PodStatus {
@@ -153,6 +162,7 @@ shape!(ServiceSpec {
     ports: Vec<ServicePort>,
     selector: BTreeMap<String, String>,
     session_affinity: String,
+    internal_traffic_policy: String,
 });
 shape!(ServicePort { name: String, protocol: String, port: i64, target_port: Option<serde_json::Value>, node_port: Option<i64> });
 shape!(EndpointSlice { metadata: Meta, endpoints: Vec<Endpoint>, ports: Vec<EndpointPort> });
@@ -182,6 +192,22 @@ shape!(
     Entrance { ip: String, hostname: String, ports: Vec<EntrancePort> }
 );
 shape!(EntrancePort { port: i64 });
+
+shape!(NetworkPolicy { metadata: Meta, spec: NetworkPolicySpec });
+shape!(NetworkPolicySpec {
+    pod_selector: LabelSelector,
+    policy_types: Vec<String>,
+    ingress: Vec<PolicyRule>,
+    egress: Vec<PolicyRule>
+});
+shape!(PolicyRule { from: Vec<PolicyPeer>, to: Vec<PolicyPeer>, ports: Vec<PolicyPort> });
+shape!(PolicyPeer {
+    pod_selector: Option<LabelSelector>,
+    namespace_selector: Option<LabelSelector>,
+    ip_block: Option<IpBlock>
+});
+shape!(IpBlock { cidr: String, except: Vec<String> });
+shape!(PolicyPort { protocol: String, port: serde_json::Value, end_port: Option<i64> });
 
 shape!(Event {
     metadata: Meta,

@@ -21,7 +21,6 @@ pub struct Said {
 
 pub fn link_sentence(link: &Link) -> Said {
     let traffic = Word::LinkTraffic.with(&[("sent", &size(link.sent)), ("received", &size(link.received))]);
-    let milliseconds = |micros: i64| format!("{}.{}", micros / 1000, micros % 1000 / 100);
     match &link.direct {
         Some(address) => {
             let way = match link.round_trip_microseconds {
@@ -36,6 +35,10 @@ pub fn link_sentence(link: &Link) -> Said {
             Said { state: State::Degraded, what: t(Word::LinkRelayed), how: t(Word::LinkRelayedText).into(), traffic }
         }
     }
+}
+
+pub fn milliseconds(microseconds: i64) -> String {
+    format!("{}.{}", microseconds / 1000, microseconds % 1000 / 100)
 }
 
 /// Takes what came into `waiting`; the links of the last whole line, where there is one.

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod cluster;
 pub mod http;
+pub mod links;
 pub mod live;
 pub mod session;
 pub mod stream;

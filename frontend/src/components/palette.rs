@@ -25,8 +25,13 @@ struct Entry {
 /// More than this nobody reads: type another letter.
 const SHOWN: usize = 12;
 
-const OBJECTS: &[(Icon, &str)] =
-    &[(Icon::Layers, "deployments"), (Icon::Box, "pods"), (Icon::Network, "services"), (Icon::Globe, "ingresses"), (Icon::Server, "nodes")];
+const OBJECTS: &[(Icon, &str)] = &[
+    (Icon::Layers, "deployments"),
+    (Icon::Box, "pods"),
+    (Icon::Network, "services"),
+    (Icon::Globe, "ingresses"),
+    (Icon::Server, "nodes"),
+];
 
 #[component]
 pub fn Palette(open: RwSignal<bool>) -> impl IntoView {
@@ -156,6 +161,9 @@ fn places(scope: Scope, wanted: &str) -> Vec<Entry> {
         (Icon::Plus, Word::Deploy, scope.page("/new")),
         (Icon::FileText, Word::DeployYaml, scope.page("/apply")),
         (Icon::Server, Word::AddNode, scope.page("/add-node")),
+        (Icon::Waypoints, Word::Topology, scope.list("topology")),
+        (Icon::Shield, Word::Matrix, scope.list("policies")),
+        (Icon::Route, Word::Reach, scope.list("reach")),
         (Icon::Shapes, Word::AllKinds, scope.list("kinds")),
     ];
     let mut all: Vec<Entry> = fixed

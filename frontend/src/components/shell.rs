@@ -21,6 +21,8 @@ const PLACES: &[(Icon, Word, &str, bool)] = &[
     (Icon::Box, Word::PodsTitle, "pods", true),
     (Icon::Network, Word::Services, "services", false),
     (Icon::Globe, Word::Domains, "ingresses", false),
+    (Icon::Waypoints, Word::Topology, "topology", false),
+    (Icon::Shield, Word::Policies, "policies", false),
     (Icon::FileText, Word::ConfigMaps, "configmaps", false),
     (Icon::KeyRound, Word::Secrets, "secrets", false),
     (Icon::Server, Word::Nodes, "nodes", true),

@@ -335,7 +335,10 @@ fn cell_view(
             };
             view! { <td class="cell-ready" data-label=name>{bar}</td> }.into_any()
         }
-        "Hosts" => view! { <td class="cell-hosts mono" data-label=name title=move || text.get()>{move || text.get()}</td> }.into_any(),
+        "Hosts" => {
+            view! { <td class="cell-hosts mono" data-label=name title=move || text.get()>{move || text.get()}</td> }
+                .into_any()
+        }
         "Age" | "Last Seen" => {
             let made = move || row.with(|r| r.as_ref().map(|r| r.metadata.creation_timestamp.clone()));
             view! { <td class="cell-number quiet" data-label=name title=made>{move || text.get()}</td> }.into_any()

@@ -84,7 +84,8 @@ fn host_view(subject: Subject, host: Host) -> AnyView {
         view! { <li><span class="mono">{lead.path}</span><span aria-hidden="true">"→"</span>
             <a class="mono quiet" href=href>{lead.service}":"{lead.port}</a><Badge state=lead.backing.state() text=lead.backing.text()/></li> }
     });
-    view! { <div class="domain"><h3>{title}{tls}</h3><ul class="containers">{leads.collect_view()}</ul></div> }.into_any()
+    view! { <div class="domain"><h3>{title}{tls}</h3><ul class="containers">{leads.collect_view()}</ul></div> }
+        .into_any()
 }
 
 /// On a Service's page: makes an Ingress for it, after showing what that will be.

@@ -11,9 +11,14 @@ pub mod list;
 pub mod new_app;
 pub mod node;
 pub mod object;
+pub mod part;
 pub mod pod;
+pub mod policies;
+pub mod reach;
 pub mod service;
 pub mod sign_in;
+pub mod topology;
+pub mod yaml;
 
 use crate::components::icon::{Icon, icon};
 use leptos::prelude::*;

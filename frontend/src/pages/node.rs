@@ -2,23 +2,20 @@
 
 use super::object::Subject;
 use crate::client::http::MERGE_PATCH;
+use crate::client::links;
 use crate::client::live::{self, Query};
-use crate::client::stream::{self, Message, Subscription};
 use crate::components::icon::{Icon, icon};
 use crate::components::state::{Ago, Banner, Mark};
 use crate::components::table::ResourceTable;
 use crate::words::{Word, t};
 use leptos::prelude::*;
-use longshore_api::stream::{ClientFrame, Logs};
 use longshore_page_model::kinds::Kind;
 use longshore_page_model::kube::Node;
-use longshore_page_model::link::{Link, link_sentence, newest_links};
+use longshore_page_model::link::{Link, link_sentence};
 use longshore_page_model::node::sentence;
 use longshore_page_model::state::Action;
 use longshore_page_model::table::Row;
-use send_wrapper::SendWrapper;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 #[component]
 pub fn Overview(subject: Subject) -> impl IntoView {
@@ -70,28 +67,8 @@ pub fn Overview(subject: Subject) -> impl IntoView {
 #[component]
 fn Links(subject: Subject) -> impl IntoView {
     let scope = subject.scope;
-    let links = RwSignal::new(None::<Vec<Link>>);
-    let held: StoredValue<Option<SendWrapper<Subscription>>> = StoredValue::new(None);
-    Effect::new(move |_| {
-        let cluster = scope.cluster.get();
-        let path = format!("{}/proxy/links", subject.path());
-        let query = BTreeMap::from([("follow".to_string(), "true".to_string())]);
-        let waiting = StoredValue::new(String::new());
-        held.set_value(Some(SendWrapper::new(stream::subscribe(
-            move |id| ClientFrame::Logs(Logs { id, cluster, path, query }),
-            move |message| match message {
-                Message::Log(text) => {
-                    let told = waiting.try_update_value(|waiting| newest_links(waiting, text)).flatten();
-                    if let Some(told) = told {
-                        links.try_set(Some(told));
-                    }
-                }
-                Message::Resumed => waiting.set_value(String::new()),
-                _ => {}
-            },
-        ))));
-    });
-    on_cleanup(move || held.set_value(None));
+    let name = Memo::new(move |_| vec![subject.name.get_value()]);
+    let links = links::watch(scope, name);
     let one = move |link: Link| {
         let said = link_sentence(&link);
         view! {
@@ -100,7 +77,7 @@ fn Links(subject: Subject) -> impl IntoView {
         }
     };
     view! {
-        {move || links.get().map(|links| view! { <section class="card" data-testid="links"><h2>{t(Word::LinksTitle)}</h2>
+        {move || links.get().into_values().next().map(|links| view! { <section class="card" data-testid="links"><h2>{t(Word::LinksTitle)}</h2>
             {if links.is_empty() { view! { <p class="quiet">{t(Word::LinkNone)}</p> }.into_any() } else {
                 view! { <ul class="containers">{links.into_iter().map(one).collect_view()}</ul> }.into_any() }}
         </section> })}

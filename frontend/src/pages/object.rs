@@ -1,11 +1,9 @@
 //! One object: its sentence first, then what its kind shows, its events and its YAML, all live.
 
-use super::{deployment, domain, node, pod, service};
+use super::{deployment, node, part, pod, service};
 use crate::client::cluster::{Scope, parameter, query_part, scope};
-use crate::client::http::{self, YAML};
 use crate::client::live::{self, Query};
 use crate::components::dialog::{Confirm, Copy, say};
-use crate::components::editor::Editor;
 use crate::components::icon::{Icon, icon};
 use crate::components::state::Ago;
 use crate::words::{Word, t};
@@ -14,7 +12,6 @@ use longshore_page_model::kinds::Kind;
 use longshore_page_model::kube::Event;
 use longshore_page_model::read::Read;
 use longshore_page_model::table::Whole;
-use longshore_page_model::{apply, yaml};
 use std::sync::Arc;
 
 /// What the parts of an object's page share.
@@ -109,16 +106,18 @@ fn Object(kind: Kind, namespace: String, name: String) -> impl IntoView {
     let kind_name = StoredValue::new(kind.kind.clone());
     let body = move || match (current.get().as_str(), kind_name.get_value().as_str()) {
         ("events", _) => view! { <Events subject/> }.into_any(),
-        ("yaml", _) => view! { <YamlTab subject/> }.into_any(),
+        ("yaml", _) => part::yaml(subject),
         ("logs", "Pod") => view! { <pod::PodLogs subject/> }.into_any(),
         ("history", "Deployment") => view! { <deployment::History subject/> }.into_any(),
         (_, "Deployment") => view! { <deployment::Overview subject/> }.into_any(),
         (_, "Pod") => view! { <pod::Overview subject/> }.into_any(),
         (_, "Node") => view! { <node::Overview subject/> }.into_any(),
-        (_, "Ingress") => view! { <domain::Overview subject/> }.into_any(),
+        (_, "Ingress") => part::domain(subject),
         (_, "Service") => view! { <service::Overview subject/> }.into_any(),
         _ => view! { <General subject/> }.into_any(),
     };
+    let reach_key = matches!(kind.kind.as_str(), "Pod" | "Service")
+        .then(|| format!("{}:{namespace}/{name}", kind.kind.to_lowercase()));
     let typed = (kind.kind != "Pod").then(|| name.clone()).unwrap_or_default();
     let kubectl = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
     let kubectl = format!("kubectl get {}/{name}{kubectl} -o yaml", kind.full_name());
@@ -131,7 +130,8 @@ fn Object(kind: Kind, namespace: String, name: String) -> impl IntoView {
                 <Copy text=kubectl name=Word::CopyKubectl/>
                 <span class="grow"></span>
                 {(kind.kind == "Deployment").then(|| view! { <deployment::Actions subject/> })}
-                {(kind.kind == "Service").then(|| view! { <domain::GiveDomain subject/> })}
+                {reach_key.map(|to| view! { <a class="button" href=move || super::reach::href(scope, "", &to)>{icon(Icon::Route)}{t(Word::ReachIt)}</a> })}
+                {(kind.kind == "Service").then(|| part::give_domain(subject))}
                 {(kind.kind == "Node").then(|| view! { <node::Actions subject/> })}
                 <button class="button danger-quiet" data-testid="delete" on:click=move |_| deleting.set(true)>{icon(Icon::Trash2)}{t(Word::Delete)}</button>
             </header>
@@ -215,62 +215,4 @@ pub fn Events(subject: Subject, #[prop(default = false)] heading: bool) -> impl 
         all
     });
     view! { <section class="card">{heading.then(|| view! { <h2>{t(Word::Events)}</h2> })}<super::home::EventRows events own=true/></section> }
-}
-
-/// The object as YAML, to read and to change: it is not overwritten while one types.
-#[component]
-fn YamlTab(subject: Subject) -> impl IntoView {
-    let text = RwSignal::new(String::new());
-    let base = RwSignal::new(String::new());
-    let marks = RwSignal::new(Vec::new());
-    let busy = RwSignal::new(false);
-    let notes = say();
-    let printed =
-        Memo::new(move |_| subject.whole.get().map(|w| yaml::print(&apply::editable(&w.tree))).unwrap_or_default());
-    Effect::new(move |_| {
-        let printed = printed.get();
-        if text.with_untracked(|t| base.with_untracked(|b| t == b)) {
-            text.set(printed.clone());
-            base.set(printed);
-        }
-    });
-    let edited = Memo::new(move |_| text.with(|t| base.with(|b| t != b)));
-    let newer = Memo::new(move |_| edited.get() && printed.with(|p| base.with(|b| p != b)));
-    let reload = move |_| {
-        let printed = printed.get_untracked();
-        text.set(printed.clone());
-        base.set(printed);
-        marks.set(Vec::new());
-    };
-    let save = move |_| {
-        busy.set(true);
-        leptos::task::spawn_local(async move {
-            let source = text.get_untracked();
-            let path = subject.scope.url(&subject.path());
-            let result = async {
-                for query in ["?fieldValidation=Strict&dryRun=All", "?fieldValidation=Strict"] {
-                    http::send("PUT", &format!("{path}{query}"), http::JSON, Some((YAML, source.clone()))).await?;
-                }
-                Ok::<_, http::Failure>(())
-            };
-            match (yaml::read(&source), result.await) {
-                (_, Ok(())) => {
-                    marks.set(Vec::new());
-                    base.set(source);
-                    notes.done(t(Word::Saved));
-                }
-                (Ok(documents), Err(failure)) if !documents.is_empty() => {
-                    marks.set(yaml::marks(&documents[0], &failure.status))
-                }
-                (Err(error), Err(_)) => marks.set(vec![yaml::Mark { line: error.line, message: error.message }]),
-                (_, Err(failure)) => notes.failed(&failure),
-            }
-            busy.set(false);
-        });
-    };
-    view! {
-        <Show when=move || newer.get()><p class="inline-warning" role="status">{t(Word::ChangedMeanwhile)}<button class="button small" on:click=reload>{t(Word::LoadNewest)}</button></p></Show>
-        <Editor text marks label=t(Word::Yaml)/>
-        <div class="toolbar"><button class="button primary" disabled=move || busy.get() || !edited.get() on:click=save data-testid="save">{t(Word::Save)}</button></div>
-    }
 }

@@ -95,6 +95,29 @@ async fn what_a_browser_takes_is_what_it_gets() {
 }
 
 #[tokio::test]
+async fn pieces_are_named_where_they_are_fetched_from() {
+    let (_, named) = index().await;
+    let script =
+        |stem: &str| named.iter().find(|n| n.starts_with(&format!("/assets/{stem}-"))).expect("a script").clone();
+    let text = async |path: String| String::from_utf8(body(get(&path, "").await).await).unwrap();
+    let (start, loader) = (text(script("start")).await, text(script("pieces")).await);
+    assert!(loader.contains(&script("page")), "the loader takes its imports from the page's own glue");
+    assert!(text(script("page")).await.contains(&script("pieces")));
+    let pieces: Vec<_> = loader.split('"').filter(|part| part.ends_with(".wasm")).collect();
+    assert!(pieces.len() > 1, "{loader}");
+    for piece in pieces {
+        assert!(start.contains(piece), "{piece} is fetched ahead");
+        let response = get(piece, "br").await;
+        assert_eq!(
+            (response.status(), header(&response, CONTENT_TYPE)),
+            (StatusCode::OK, "application/wasm"),
+            "{piece}"
+        );
+        assert!(body(response).await.len() < 100_000, "{piece} is no small piece any more");
+    }
+}
+
+#[tokio::test]
 async fn addresses_of_the_page_are_the_page_and_all_else_is_not_there() {
     for path in ["/c/c-1/deployments/default/hello", "/c/c-1?ns=a", "/anything"] {
         let response = get(path, "").await;
