@@ -60,9 +60,20 @@ impl Browser {
         let opened = browser.command("", wanted).expect("Chromium starts");
         browser.session = format!("{}/{}", browser.session, opened["sessionId"].as_str().expect("a session"));
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone});
-        let size = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics});
-        browser.command("/goog/cdp/execute", size).expect("a window of that size");
+        browser.devtools("Emulation.setDeviceMetricsOverride", metrics);
         browser
+    }
+
+    fn devtools(&self, command: &str, parameters: Value) {
+        let asked = json!({"cmd": command, "params": parameters});
+        self.command("/goog/cdp/execute", asked).unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+
+    /// From now on what matches these patterns can't be fetched, and nothing comes out of the cache.
+    pub fn block(&self, patterns: &[&str]) {
+        self.devtools("Network.enable", json!({}));
+        self.devtools("Network.setCacheDisabled", json!({"cacheDisabled": true}));
+        self.devtools("Network.setBlockedURLs", json!({"urls": patterns}));
     }
 
     fn command(&self, path: &str, body: Value) -> Result<Value, String> {

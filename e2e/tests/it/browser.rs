@@ -225,3 +225,20 @@ fn a_phone_never_scrolls_sideways() {
         assert_eq!(browser.script(&format!("return {wider}")), json!([0, 0]), "{page}");
     }
 }
+
+#[test]
+fn a_piece_that_cannot_be_fetched_is_said_and_comes_with_the_next_load() {
+    let story = Story::signed_in(Browser::open());
+    let browser = &story.browser;
+    browser.block(&["*/assets/split_*"]);
+    browser.press("a[href$='/topology']");
+    browser.wait_text("[role=alert]", "could not be fetched");
+    browser.press("a[href$='/deployments']");
+    browser.wait_text("h1", "Deployments");
+    story.was_never_reloaded();
+    browser.press("a[href$='/topology']");
+    browser.wait_text("[role=alert]", "could not be fetched");
+    browser.block(&[]);
+    browser.press("[role=alert] button");
+    browser.wait_text("h1", "Topology");
+}
