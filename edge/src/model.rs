@@ -155,7 +155,7 @@ pub struct CertificateUse {
 pub enum CertificateSource {
     /// A Secret of type `kubernetes.io/tls`.
     Secret(Name),
-    /// Got for the host by the edge itself, under the host's name.
+    /// Got by the edge itself for a host, `*.domain` among them.
     Automatic(String),
 }
 

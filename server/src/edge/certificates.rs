@@ -36,6 +36,7 @@ struct Kept {
     accounts: Arc<Accounts>,
     authority: Option<Authority>,
     contact: Option<String>,
+    proof: Proof,
     issuer: OnceCell<Issuer>,
 }
 
@@ -53,12 +54,28 @@ impl Certificates {
         accounts: Arc<Accounts>,
         authority: Option<Authority>,
         contact: Option<String>,
+        proof: Proof,
     ) -> Self {
-        Self(Arc::new(Kept { pool, master, accounts, authority, contact, issuer: OnceCell::new() }))
+        Self(Arc::new(Kept { pool, master, accounts, authority, contact, proof, issuer: OnceCell::new() }))
     }
 
     pub fn has_authority(&self) -> bool {
         self.0.authority.is_some()
+    }
+
+    /// Whether a certificate for this host can be got.
+    pub fn proves(&self, host: &str) -> bool {
+        !self.has_authority() || self.0.proof.proves(host)
+    }
+
+    /// Why there will be no certificate of this source, for the Ingress.
+    pub fn refuses(&self, source: &CertificateSource) -> Option<String> {
+        match source {
+            CertificateSource::Automatic(host) if !self.proves(host) => {
+                Some(format!("TLS host {host} needs a Secret: the authority proves such a host by DNS only"))
+            }
+            _ => None,
+        }
     }
 
     /// Gives the edge what a source has now; what an authority is asked for comes by [`keep`](Self::keep). Err says what is
@@ -100,7 +117,7 @@ impl Certificates {
         let Some(authority) = &self.0.authority else { return };
         loop {
             let contact: Vec<&str> = self.0.contact.iter().map(String::as_str).collect();
-            let start = || Issuer::start(authority, &contact, self.0.clone(), Proof::default());
+            let start = || Issuer::start(authority, &contact, self.0.clone(), self.0.proof.clone());
             match self.0.issuer.get_or_try_init(start).await {
                 Ok(issuer) => return keep(issuer, edge, cluster, hosts, Pace::default()).await,
                 Err(error) => tracing::warn!(%error, "the authority {} can't be asked", authority.directory),

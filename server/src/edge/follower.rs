@@ -6,6 +6,7 @@ use super::report::{self, Finding, Reporter};
 use super::{ASKED_AGAIN, Room};
 use crate::store::{Change, ChangeKind, Cluster, StoreError, Watch, WatchItem};
 use futures::future::select_all;
+use k8s_openapi::api::networking::v1::IngressTLS;
 use longshore_api::network::Name;
 use longshore_edge::Claims;
 use longshore_edge::host::Host;
@@ -157,8 +158,13 @@ impl Follower {
         // One that was made for its host is good for as long as the host is asked for.
         let made =
             |source: &&CertificateSource| matches!(source, CertificateSource::Automatic(_)) && before.contains(*source);
-        for source in serving.certificates.iter().filter(|source| !made(source)) {
-            if let Err(why) = self.room.certificates.set(edge, &self.cluster, source) {
+        for source in &serving.certificates {
+            let set = match self.room.certificates.refuses(source) {
+                Some(why) => Err(why),
+                None if made(&source) => Ok(()),
+                None => self.room.certificates.set(edge, &self.cluster, source),
+            };
+            if let Err(why) = set {
                 wrong
                     .extend(users(&self.part, source).map(|ingress| Finding::new(ingress, "InvalidCertificate", &why)));
             }
@@ -241,7 +247,8 @@ impl Serving {
     }
 
     fn order(&mut self, room: &Arc<Room>, cluster: &Cluster, routes: &Routes) {
-        let hosts: BTreeSet<String> = routes.automatic_hosts().into_iter().map(String::from).collect();
+        let hosts = routes.automatic_hosts().into_iter().filter(|host| room.certificates.proves(host));
+        let hosts: BTreeSet<String> = hosts.map(String::from).collect();
         match &self.ordered {
             Some(ordered) => {
                 ordered.send_if_modified(|known| std::mem::replace(known, hosts.clone()) != hosts);
@@ -287,15 +294,19 @@ fn covers(host: &Host, other: &Host) -> bool {
     }
 }
 
-/// The Ingresses that name a Secret for their TLS.
-fn users<'a>(part: &'a Part, source: &CertificateSource) -> impl Iterator<Item = Name> + use<'a> {
-    let secret = match source {
-        CertificateSource::Secret(name) => name.clone(),
-        CertificateSource::Automatic(_) => Name::default(),
-    };
+/// The Ingresses whose TLS a certificate of this source is for.
+fn users<'a>(part: &'a Part, source: &'a CertificateSource) -> impl Iterator<Item = Name> + use<'a> {
     part.ingresses().filter_map(move |(name, ingress)| {
         let mut tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
-        let names = tls.any(|tls| tls.secret_name.as_deref() == Some(&secret.name));
-        (name.namespace == secret.namespace && names).then(|| name.clone())
+        let uses = match source {
+            CertificateSource::Secret(secret) => {
+                name.namespace == secret.namespace && tls.any(|tls| tls.secret_name.as_deref() == Some(&secret.name))
+            }
+            CertificateSource::Automatic(host) => {
+                let named = |tls: &IngressTLS| tls.hosts.iter().flatten().any(|h| h.eq_ignore_ascii_case(host));
+                tls.any(|tls| tls.secret_name.as_deref().unwrap_or_default().is_empty() && named(tls))
+            }
+        };
+        uses.then(|| name.clone())
     })
 }

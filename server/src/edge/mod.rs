@@ -33,7 +33,7 @@ use follower::Follower;
 use futures::future::BoxFuture;
 use hosts::{Hosts, Rules};
 use longshore_api::ids::ClusterId;
-use longshore_edge::acme::Authority;
+use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::{Edge, Family};
 use ports::PortRules;
 use sqlx::PgPool;
@@ -59,6 +59,8 @@ pub struct Settings {
     pub authority: Option<Authority>,
     /// `mailto:…`, for the authority.
     pub contact: Option<String>,
+    /// How hosts are proven to it.
+    pub proof: Proof,
 }
 
 /// The edge of one replica. Cheap to clone.
@@ -95,7 +97,8 @@ impl EdgeRoom {
         let port =
             |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let (http, https) = (port(&settings.http), port(&settings.https));
-        let certificates = Certificates::new(pool.clone(), master, accounts, settings.authority, settings.contact);
+        let certificates =
+            Certificates::new(pool.clone(), master, accounts, settings.authority, settings.contact, settings.proof);
         let served = longshore_edge::Settings {
             reserved: settings.rules.reserved.clone(),
             https_port: https.unwrap_or(443),

@@ -2,6 +2,7 @@
 
 use crate::installation::Installation;
 use longshore_api::ids::ClusterId;
+use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::host::Host;
 use longshore_server::edge::Settings;
 use longshore_server::edge::hosts::Rules;
@@ -13,6 +14,10 @@ use std::time::Duration;
 const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
 
 async fn installation() -> Installation {
+    with_authority(None).await
+}
+
+async fn with_authority(authority: Option<Authority>) -> Installation {
     let reserved = vec![Host::parse("longshore.example").expect("a host")];
     let rules = Rules { open: true, reserved, ..Rules::default() };
     let addresses = vec!["192.0.2.7".to_string()];
@@ -24,8 +29,9 @@ async fn installation() -> Installation {
         rules,
         addresses,
         ports,
-        authority: None,
+        authority,
         contact: None,
+        proof: Proof::default(),
     })
     .await
 }
@@ -102,6 +108,21 @@ async fn an_ingress_is_told_what_is_wrong_with_it() {
     new["spec"]["tls"] = tls["spec"]["tls"].clone();
     assert_eq!(here.api("PUT", &path, new).await.status, 200);
     assert_eq!(is_warned(&here, cluster, "InvalidCertificate").await, "secret \"gone\" not found");
+}
+
+#[tokio::test]
+async fn a_wildcard_that_http_cannot_prove_needs_a_secret() {
+    let directory = "https://127.0.0.1:1/dir".to_string();
+    let here = with_authority(Some(Authority { directory, roots: None })).await;
+    let cluster = here.cluster();
+    make(&here, cluster, "wild", "*.a.com").await;
+    is_told_its_address(&here, cluster, "wild").await;
+    let path = format!("{INGRESSES}/wild");
+    let mut new = here.api("GET", &path, json!({})).await.json();
+    new["spec"]["tls"] = json!([{"hosts": ["*.a.com"]}]);
+    assert_eq!(here.api("PUT", &path, new).await.status, 200);
+    let told = is_warned(&here, cluster, "InvalidCertificate").await;
+    assert_eq!(told, "TLS host *.a.com needs a Secret: the authority proves such a host by DNS only");
 }
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
