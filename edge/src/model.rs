@@ -169,6 +169,14 @@ impl Routes {
         self.hosts.iter().flat_map(|h| h.rules.iter().chain(&h.fallback)).chain(&self.default)
     }
 
+    /// What is left with these hosts alone. A default backend answers for all hosts that were granted.
+    pub fn granted(&self, hosts: &BTreeSet<Host>) -> Self {
+        let mut left = self.clone();
+        left.hosts.retain(|routes| hosts.contains(&routes.host));
+        left.certificates.retain(|used| hosts.iter().any(|host| host.may_show(&used.host)));
+        left
+    }
+
     /// Hosts for which a certificate is to be got.
     pub fn automatic_hosts(&self) -> BTreeSet<&str> {
         let wanted = self.certificates.iter().filter_map(|c| match &c.from {

@@ -59,8 +59,8 @@ impl Addresses {
     }
 }
 
-/// Not the network itself, its gateway or its broadcast address.
-fn usable(slice: Ipv4Net, ip: Ipv4Addr) -> bool {
+/// Whether it is a pod's: not the network itself, its gateway or its broadcast address.
+pub fn usable(slice: Ipv4Net, ip: Ipv4Addr) -> bool {
     slice.contains(&ip) && ip != slice.network() && ip != gateway(slice) && ip != slice.broadcast()
 }
 

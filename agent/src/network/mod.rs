@@ -44,7 +44,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// How often it is looked at without a reason.
@@ -266,6 +266,33 @@ impl PodNetwork {
     /// The network map, for whoever brings its changes.
     pub fn map(&self) -> &Arc<Known> {
         &self.map
+    }
+
+    /// The Node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// A port of the host's.
+    pub fn listen_on_host(&self, address: SocketAddrV4) -> io::Result<TcpListener> {
+        namespace::listen(&self.host, address)
+    }
+
+    /// Connects to a pod of any node of the cluster, from this node's own address in the cluster's network. An address that
+    /// is no pod's is refused, whoever named it.
+    pub async fn connect_to_pod(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let refused = |kind: io::ErrorKind, why: &str| io::Error::new(kind, why);
+        let is_pod = |map: &Map| {
+            let IpAddr::V4(ip) = address.ip() else { return false };
+            let mut slices = map.nodes.values().filter_map(|node| slice(&node.pod_range));
+            slices.any(|slice| addresses::usable(slice, ip))
+        };
+        if !self.map.read(is_pod) {
+            return Err(refused(io::ErrorKind::PermissionDenied, "no pod can have this address"));
+        }
+        let inside = self.inside.borrow().clone();
+        let inside = inside.ok_or_else(|| refused(io::ErrorKind::NotConnected, BEING_MADE))?;
+        namespace::connect_from(&inside.netns, addresses::gateway(inside.slice).into(), address).await
     }
 
     /// Which services are answered here, and where. Kept over restarts.

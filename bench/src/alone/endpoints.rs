@@ -81,7 +81,7 @@ impl Node {
         let (opener, incoming) = Tunnel::start(carried.carrier, Side::Agent, Config::default());
         let link = Link::default();
         link.set(opener, carried.local);
-        let reader = map::follow(link, move |lines| {
+        let reader = map::follow(link, map::NETWORK_PATH, move |lines| {
             let now = Instant::now();
             for slice in lines.split(|b| *b == b'\n').filter_map(of_service) {
                 let ready = slice.endpoints.iter().any(|endpoint| endpoint.ready);

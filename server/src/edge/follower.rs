@@ -1,6 +1,7 @@
 //! Keeps the edge in step with one cluster's log.
 
 use super::hosts::Settled;
+use super::nodes::{Served, Told};
 use super::part::{INGRESSES, News, OTHERS, Part};
 use super::report::{self, Finding, Reporter};
 use super::{ASKED_AGAIN, Room};
@@ -12,6 +13,7 @@ use longshore_edge::Claims;
 use longshore_edge::host::Host;
 use longshore_edge::ingress::Compiled;
 use longshore_edge::model::{Backend, CertificateSource, Routes};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,8 @@ pub(super) struct Follower {
     cluster: Arc<Cluster>,
     part: Part,
     serving: Option<Serving>,
+    /// For the nodes that are edges.
+    told: Arc<Told>,
 }
 
 /// What there is while there is an Ingress.
@@ -47,7 +51,8 @@ struct Serving {
 
 impl Follower {
     pub fn open(room: Arc<Room>, cluster: &Arc<Cluster>) -> Result<(Self, Watch), StoreError> {
-        let mut follower = Self { room, cluster: cluster.clone(), part: Part::default(), serving: None };
+        let told = cluster.companion::<Told>();
+        let mut follower = Self { room, cluster: cluster.clone(), part: Part::default(), serving: None, told };
         let watch = cluster.follow(INGRESSES, |ingress| follower.part.take(ingress, false))?;
         Ok((follower, watch))
     }
@@ -86,6 +91,7 @@ impl Follower {
                 watches.truncate(1);
                 self.part = Part::default();
                 self.room.edge.remove(self.cluster.id());
+                self.told.set(Served::default());
                 self.let_go().await;
             }
             return Ok(());
@@ -138,11 +144,14 @@ impl Follower {
     async fn serve(&mut self) {
         let Some(serving) = &mut self.serving else { return };
         let (edge, id) = (&self.room.edge, self.cluster.id());
-        let routes = granted(&serving.compiled.routes, &serving.settled.granted);
+        let routes = serving.compiled.routes.granted(&serving.settled.granted);
         serving.backends = routes.backends().into_iter().cloned().collect();
         let before = std::mem::take(&mut serving.certificates);
         serving.certificates = routes.certificates.iter().map(|used| used.from.clone()).collect();
         serving.order(&self.room, &self.cluster, &routes);
+        let (ingresses, classes) = self.part.ours(&serving.compiled.ours);
+        let (hosts, certificates) = (serving.settled.granted.clone(), serving.certificates.clone());
+        self.told.set(Served { ingresses, classes, hosts, certificates });
         let claims = match serving.settled.granted.contains(&Host::Any) {
             true => Claims::All,
             false => Claims::Only(serving.settled.granted.iter().cloned().collect()),
@@ -178,10 +187,11 @@ impl Follower {
         let found = serving.compiled.findings.iter();
         wrong.extend(found.map(|f| Finding::new(f.ingress.clone(), f.reason.as_str(), &f.message)));
         serving.reporter.tell_all(wrong, |name| uid(&self.part, name));
+        let places = addresses(&self.room, &self.part);
         for (name, ingress) in self.part.ingresses().filter(|(name, _)| serving.compiled.ours.contains(name)) {
             let granted = !report::hosts_of(ingress).is_disjoint(&serving.settled.granted);
             let wanted = match serving.compiled.served.contains(name) && granted {
-                true => self.room.addresses.iter().map(|text| report::address(text, &self.room.ports)).collect(),
+                true => places.clone(),
                 false => Vec::new(),
             };
             let told = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
@@ -198,14 +208,26 @@ impl Follower {
         }
         for source in &serving.certificates {
             let CertificateSource::Secret(name) = source else { continue };
-            if news.secrets.contains(name)
-                && let Err(why) = self.room.certificates.set(&self.room.edge, &self.cluster, source)
-            {
+            if !news.secrets.contains(name) {
+                continue;
+            }
+            self.told.look_again();
+            if let Err(why) = self.room.certificates.set(&self.room.edge, &self.cluster, source) {
                 let wrong = users(&self.part, source).map(|it| Finding::new(it, "InvalidCertificate", &why));
                 wrong.for_each(|finding| serving.reporter.tell(finding, |name| uid(&self.part, name)));
             }
         }
     }
+}
+
+/// Where the world finds the edge: this server's, and nodes.
+fn addresses(room: &Room, part: &Part) -> Vec<Value> {
+    let ours = room.addresses.iter().map(|text| report::address(text, &room.ports));
+    let nodes = part.edges().flat_map(|(addresses, ports)| {
+        let ports: Vec<u16> = [ports.http, ports.https].into_iter().filter(|port| *port > 0).collect();
+        addresses.iter().map(move |text| report::address(text, &ports))
+    });
+    ours.chain(nodes).collect()
 }
 
 /// Ends when hosts that were refused are to be asked for again: it is time, or one became free.
@@ -276,22 +298,6 @@ fn hosts(routes: &Routes) -> BTreeSet<Host> {
         hosts.insert(Host::Any);
     }
     hosts
-}
-
-/// What is left of routes with these hosts alone. A default backend answers for all hosts that were granted.
-fn granted(routes: &Routes, granted: &BTreeSet<Host>) -> Routes {
-    let mut left = routes.clone();
-    left.hosts.retain(|routes| granted.contains(&routes.host));
-    left.certificates.retain(|used| granted.iter().any(|host| covers(host, &used.host)));
-    left
-}
-
-/// Whether who has `host` may show a certificate for `other`.
-fn covers(host: &Host, other: &Host) -> bool {
-    match other {
-        Host::Exact(name) => host.matches(name),
-        other => host == other || *host == Host::Any,
-    }
 }
 
 /// The Ingresses whose TLS a certificate of this source is for.

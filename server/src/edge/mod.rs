@@ -8,6 +8,7 @@
 //! - `balancers`: Services of type LoadBalancer, at [`ports`] of the edge's address.
 //! - [`hosts`]: which cluster serves which host, and `proof` of it.
 //! - `certificates`: of Secrets, of an authority by ACME, or of the installation's own.
+//! - `nodes`: what nodes are told that serve their cluster's Ingresses themselves.
 //! - `report`: what Ingresses are told: their address, and what is wrong with them.
 //!
 //! What comes in here is not subject to network policies, as what a kubelet sends is not: an Ingress says itself what is to
@@ -18,6 +19,7 @@ mod balancers;
 mod certificates;
 mod follower;
 pub mod hosts;
+mod nodes;
 mod part;
 pub mod ports;
 mod proof;
