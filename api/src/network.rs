@@ -149,6 +149,9 @@ pub struct ServicePort {
     pub port: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_port: Option<u16>,
+    /// What is spoken there, as the Service says it: `kubernetes.io/h2c`, `https`, …
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub app_protocol: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

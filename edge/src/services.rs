@@ -1,6 +1,6 @@
 //! From a Service's port to the endpoints behind it, by the shapes of the network map.
 
-use crate::model::Port;
+use crate::model::{self, Port};
 use longshore_api::network::{Endpoints, Protocol, Service};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,13 +12,30 @@ pub struct Target {
     pub node: String,
 }
 
-/// The ready endpoints behind a Service's port, or, where none is ready, those that end and still serve. `slices` are those of
-/// the Service. None where it has no such TCP port.
-pub fn targets<'a>(
-    service: &Service,
-    slices: impl IntoIterator<Item = &'a Endpoints>,
-    port: &Port,
-) -> Option<BTreeSet<Target>> {
+/// What is behind a Service's port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// The ready endpoints, or, where none is ready, those that end and still serve.
+    pub targets: BTreeSet<Target>,
+    /// What they speak, where the Service says so.
+    pub protocol: Option<model::Protocol>,
+    /// A client stays with its endpoint (`sessionAffinity: ClientIP`).
+    pub sticky: bool,
+}
+
+/// By a Service's `appProtocol`.
+fn spoken(app_protocol: &str) -> Option<model::Protocol> {
+    match app_protocol {
+        "http" | "kubernetes.io/ws" => Some(model::Protocol::Http),
+        "https" | "kubernetes.io/wss" => Some(model::Protocol::Https),
+        "kubernetes.io/h2c" | "h2c" | "grpc" => Some(model::Protocol::H2c),
+        "grpcs" => Some(model::Protocol::H2),
+        _ => None,
+    }
+}
+
+/// `slices` are those of the Service. None where it has no such TCP port.
+pub fn behind<'a>(service: &Service, slices: impl IntoIterator<Item = &'a Endpoints>, port: &Port) -> Option<Behind> {
     let mut ports = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
     let port = ports.find(|p| match port {
         Port::Number(number) => p.port == *number,
@@ -38,7 +55,8 @@ pub fn targets<'a>(
             }
         }
     }
-    Some(if ready.is_empty() { ending } else { ready })
+    let targets = if ready.is_empty() { ending } else { ready };
+    Some(Behind { targets, protocol: spoken(&port.app_protocol), sticky: service.affinity_seconds.is_some() })
 }
 
 #[cfg(test)]
@@ -60,8 +78,8 @@ mod tests {
         let ready = json!({"address": "10.0.0.1", "ready": true, "serving": true, "node": "n1"});
         let starting = json!({"address": "10.0.0.3", "node": "n3"});
         let found = |slices: &[Endpoints], port: Port| {
-            let targets = targets(&service, slices, &port)?;
-            Some(targets.into_iter().map(|t| format!("{} {}", t.address, t.node)).collect::<Vec<_>>())
+            let behind = behind(&service, slices, &port)?;
+            Some(behind.targets.into_iter().map(|t| format!("{} {}", t.address, t.node)).collect::<Vec<_>>())
         };
         let both = [slice(json!([ending, starting])), slice(json!([ready]))];
         assert_eq!(found(&both, Port::Number(80)), Some(vec!["10.0.0.1:8080 n1".into()]));
@@ -69,5 +87,21 @@ mod tests {
         assert_eq!(found(&[], Port::Number(80)), Some(vec![]));
         assert_eq!(found(&both, Port::Name("dns".into())), None);
         assert_eq!(found(&both, Port::Number(8080)), None);
+    }
+
+    #[test]
+    fn a_service_says_what_is_spoken_and_who_stays() {
+        let of = |app_protocol: &str, affinity: Option<u32>| {
+            let port = json!({"protocol": "TCP", "port": 80, "appProtocol": app_protocol});
+            let service: Service = serde_json::from_value(
+                json!({"namespace": "a", "name": "web", "ports": [port], "affinitySeconds": affinity}),
+            )
+            .unwrap();
+            let found = behind(&service, &[], &Port::Number(80)).unwrap();
+            (found.protocol, found.sticky)
+        };
+        assert_eq!(of("", None), (None, false));
+        assert_eq!(of("kubernetes.io/h2c", Some(10)), (Some(model::Protocol::H2c), true));
+        assert_eq!(of("mysql", None), (None, false));
     }
 }

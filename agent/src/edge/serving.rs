@@ -15,7 +15,7 @@ use longshore_edge::challenge::{Answering, Challenges};
 use longshore_edge::host::Host;
 use longshore_edge::ingress::compile;
 use longshore_edge::model::{Backend, CertificateSource};
-use longshore_edge::services::{Target, targets};
+use longshore_edge::services::{self, Behind};
 use longshore_edge::tls::Certificate;
 use longshore_edge::{Claims, Edge, Settings};
 use longshore_tunnel::lasting;
@@ -115,8 +115,8 @@ impl Serving {
 
     fn set_endpoints(&self, now: &Now) {
         for backend in &now.backends {
-            let targets = self.map.read(|map| behind(map, backend));
-            self.edge.set_endpoints(&self.cluster, backend, targets);
+            let behind = self.map.read(|map| behind(map, backend));
+            self.edge.set_endpoints(&self.cluster, backend, behind);
         }
     }
 
@@ -132,9 +132,9 @@ impl Serving {
     }
 }
 
-fn behind(map: &Map, backend: &Backend) -> BTreeSet<Target> {
-    let Some(service) = map.services.get(&backend.service) else { return BTreeSet::new() };
-    targets(service, map.slices(&backend.service), &backend.port).unwrap_or_default()
+fn behind(map: &Map, backend: &Backend) -> Behind {
+    let Some(service) = map.services.get(&backend.service) else { return Behind::default() };
+    services::behind(service, map.slices(&backend.service), &backend.port).unwrap_or_default()
 }
 
 fn read<T: DeserializeOwned>(objects: Vec<Value>) -> Vec<T> {

@@ -51,7 +51,13 @@ impl Fixture {
 }
 
 fn service(namespace: &str, name: &str, addresses: &[Ipv4Addr]) -> Service {
-    let port = ServicePort { name: "dns".into(), protocol: Protocol::Udp, port: 53, node_port: None };
+    let port = ServicePort {
+        name: "dns".into(),
+        protocol: Protocol::Udp,
+        port: 53,
+        node_port: None,
+        app_protocol: String::new(),
+    };
     Service {
         namespace: namespace.into(),
         name: name.into(),

@@ -358,7 +358,13 @@ async fn many_policies_and_large_sets_are_set_in_parts() {
 async fn services_that_the_node_answers_are_asked_as_policies_allow() {
     let here = Fixture::new().await;
     let address = Ipv4Addr::new(10, 96, 0, 10);
-    let port = |name: &str, protocol| ServicePort { name: name.into(), protocol, port: 53, node_port: None };
+    let port = |name: &str, protocol| ServicePort {
+        name: name.into(),
+        protocol,
+        port: 53,
+        node_port: None,
+        app_protocol: String::new(),
+    };
     let service = Service {
         namespace: "kube-system".into(),
         name: "kube-dns".into(),

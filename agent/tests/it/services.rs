@@ -79,7 +79,13 @@ impl Fixture {
 }
 
 fn service() -> Service {
-    let port = |name: &str, protocol, node_port| ServicePort { name: name.into(), protocol, port: 80, node_port };
+    let port = |name: &str, protocol, node_port| ServicePort {
+        name: name.into(),
+        protocol,
+        port: 80,
+        node_port,
+        app_protocol: String::new(),
+    };
     Service {
         namespace: "ns".into(),
         name: "web".into(),

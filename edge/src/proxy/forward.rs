@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +57,9 @@ pub async fn send(
     head: Outgoing,
     body: RequestBody,
     policy: &Policy,
+    client: IpAddr,
 ) -> Result<Answered, Failure> {
+    let protocol = pool.protocol(policy);
     let progress = body.progress();
     // What has no body and changes nothing may be sent once more.
     let replay = head.method.is_idempotent().then(|| body.again()).flatten();
@@ -66,10 +69,9 @@ pub async fn send(
     let mut fresh = false;
     let mut last = io::Error::other("no endpoint is left");
     while tried.len() < shared.settings.tries {
-        let Some(upstream) = pool.pick(&tried) else { break };
+        let Some(upstream) = pool.pick(&tried, client) else { break };
         let busy = Busy::new(upstream.clone());
-        let connected =
-            upstream.connect(&*shared.dialer, policy.protocol, policy.connect, &shared.settings, fresh).await;
+        let connected = upstream.connect(&*shared.dialer, protocol, policy.connect, &shared.settings, fresh).await;
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {

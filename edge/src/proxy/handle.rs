@@ -8,7 +8,7 @@ use super::serve::{Client, Running};
 use super::target::{Target, target};
 use super::upstream::Sender;
 use super::{Shared, answer, headers, tunnel};
-use crate::model::{Filter, Rule, Weighted};
+use crate::model::{Filter, Protocol, Rule, Weighted};
 use crate::path::PathMatch;
 use crate::table::Table;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue};
@@ -122,17 +122,18 @@ async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: A
         return refuse(exchange, StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready");
     };
     let grpc = request.grpc;
-    let wanted = (request.parts.version == Version::HTTP_11 && !policy.protocol.http2())
+    let protocol = pool.protocol(policy);
+    let wanted = (request.parts.version == Version::HTTP_11 && !protocol.http2())
         .then(|| headers::upgrade(&request.parts.headers))
         .flatten()
         .filter(|_| request.body.is_end_stream());
     let Arrived { mut parts, body, target, .. } = request;
     let on_client = parts.extensions.remove::<OnUpgrade>().filter(|_| wanted.is_some());
-    let Some(head) = outgoing(parts, &target, rule, &exchange, client, trusted, wanted) else {
+    let Some(head) = outgoing(parts, &target, rule, protocol, &exchange, client, trusted, wanted) else {
         return answer::refusal(exchange, grpc, StatusCode::BAD_REQUEST, "the path is none");
     };
     let body = RequestBody::new(body, limit, policy.send);
-    match forward::send(&shared, &pool, head, body, policy).await {
+    match forward::send(&shared, &pool, head, body, policy, exchange.client).await {
         Ok(answered) => {
             let forward::Answered { response, busy, connection } = answered;
             exchange.busy = Some(busy);
@@ -144,7 +145,7 @@ async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: A
                 };
             }
             if let (Sender::Http1(sender), Some(busy)) = (connection, &exchange.busy) {
-                busy.0.clone().keep(sender, policy.protocol, shared.settings.upstream_kept);
+                busy.0.clone().keep(sender, protocol, shared.settings.upstream_kept);
             }
             pass_back(exchange, response, policy.read)
         }
@@ -203,6 +204,7 @@ fn outgoing(
     mut parts: http::request::Parts,
     target: &Target,
     rule: &Rule,
+    protocol: Protocol,
     exchange: &Exchange,
     client: &Client,
     trusted: bool,
@@ -224,7 +226,6 @@ fn outgoing(
     let authority = told.unwrap_or(&target.authority);
     headers::forwarded(&mut parts.headers, exchange.client, trusted, exchange.scheme, &target.authority, client.port);
     parts.headers.insert(headers::X_REQUEST_ID, HeaderValue::try_from(&exchange.request).ok()?);
-    let protocol = rule.policy.protocol;
     if protocol.http2() {
         parts.headers.remove(HOST);
         let scheme = if protocol.tls() { "https" } else { "http" };

@@ -18,11 +18,11 @@ mod upstream;
 use crate::challenge::Challenges;
 use crate::host::Host;
 use crate::model::{Backend, CertificateSource, Routes};
-use crate::services::Target;
+use crate::services::Behind;
 use crate::table::{Claims, Entry, Table};
 use crate::tls::Certificate;
 use counts::Counts;
-use dial::{Dialer, Endpoint};
+use dial::Dialer;
 use ipnet::IpNet;
 use longshore_api::ids::ClusterId;
 use metrics::{Family, Metrics};
@@ -160,7 +160,7 @@ impl Edge {
             pools.retain(|backend, pool| {
                 let named = backends.contains(backend);
                 if !named {
-                    pool.replace([]);
+                    pool.end();
                 }
                 named
             });
@@ -178,7 +178,7 @@ impl Edge {
         self.shared.rebuild(&entries);
         drop(entries);
         for pool in self.shared.pools.write().remove(cluster).into_iter().flatten() {
-            pool.1.replace([]);
+            pool.1.end();
         }
         self.shared.certificates.write().remove(cluster);
         self.shared.metrics.forget(cluster);
@@ -186,13 +186,11 @@ impl Edge {
 
     /// All live endpoints of a backend that the cluster's routes name. Those that were there before keep their connections; the
     /// others get no new request.
-    pub fn set_endpoints(&self, cluster: &ClusterId, backend: &Backend, targets: impl IntoIterator<Item = Target>) {
-        let endpoint =
-            |target: Target| Endpoint { cluster: cluster.clone(), node: target.node, address: target.address };
+    pub fn set_endpoints(&self, cluster: &ClusterId, backend: &Backend, behind: Behind) {
         let mut pools = self.shared.pools.write();
         let of_cluster = pools.entry(cluster.clone()).or_default();
         let pool = of_cluster.get(backend).cloned().unwrap_or_default();
-        of_cluster.insert(backend.clone(), Arc::new(pool.replace(targets.into_iter().map(endpoint))));
+        of_cluster.insert(backend.clone(), Arc::new(pool.replace(cluster, behind)));
     }
 
     /// A Secret's certificate, or one that an authority gave; None: it is gone.

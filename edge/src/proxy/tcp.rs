@@ -1,12 +1,11 @@
 //! Connections that aren't HTTP: bytes both ways between a client and an endpoint.
 
-use super::dial::Endpoint;
 use super::metrics::count;
 use super::serve::{Arrived, arrival};
 use super::tunnel::pass;
 use super::upstream::{Busy, Pool};
 use super::{Edge, Shared};
-use crate::services::Target;
+use crate::services::Behind;
 use ipnet::IpNet;
 use longshore_api::ids::ClusterId;
 use parking_lot::RwLock;
@@ -41,11 +40,9 @@ impl Edge {
 
 impl Forward {
     /// All live endpoints. Connections that stand go on.
-    pub fn set_endpoints(&self, targets: impl IntoIterator<Item = Target>) {
-        let endpoint =
-            |target: Target| Endpoint { cluster: self.cluster.clone(), node: target.node, address: target.address };
+    pub fn set_endpoints(&self, behind: Behind) {
         let mut pool = self.pool.write();
-        *pool = Arc::new(pool.replace(targets.into_iter().map(endpoint)));
+        *pool = Arc::new(pool.replace(&self.cluster, behind));
     }
 
     /// Serves until `stop` turns true, or its sender is gone; what stands then is ended.
@@ -57,7 +54,7 @@ impl Forward {
             tokio::spawn(async move {
                 let _held = held;
                 tokio::select! {
-                    carried = this.carry(stream) => {
+                    carried = this.carry(stream, address.ip()) => {
                         if let Err(error) = carried {
                             debug!(%error, client = %address, "a forwarded connection broke");
                         }
@@ -68,11 +65,11 @@ impl Forward {
         }
     }
 
-    async fn carry(&self, client: TcpStream) -> io::Result<()> {
+    async fn carry(&self, client: TcpStream, from: IpAddr) -> io::Result<()> {
         let pool = self.pool.read().clone();
         let mut tried = Vec::new();
         while tried.len() < self.shared.settings.tries {
-            let Some(upstream) = pool.pick(&tried) else { break };
+            let Some(upstream) = pool.pick(&tried, from) else { break };
             let dialing = self.shared.dialer.dial(&upstream.endpoint);
             match tokio::time::timeout(CONNECT, dialing).await {
                 Ok(Ok(endpoint)) => {

@@ -3,12 +3,16 @@
 use super::Settings;
 use super::body::RequestBody;
 use super::dial::{Dialer, Endpoint};
-use crate::model::Protocol;
+use crate::model::{Policy, Protocol};
+use crate::services::{Behind, Target};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use longshore_api::ids::ClusterId;
 use parking_lot::Mutex;
 use rand::Rng;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +21,9 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub struct Pool {
     upstreams: Vec<Arc<Upstream>>,
+    /// What the Service says that they speak.
+    protocol: Option<Protocol>,
+    sticky: bool,
 }
 
 pub struct Upstream {
@@ -59,11 +66,13 @@ pub struct Connection {
 }
 
 impl Pool {
-    /// These endpoints from now on; those that were there before keep their connections, the others lose the idle ones.
-    pub fn replace(&self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+    /// What is behind the backend from now on; endpoints that were there before keep their connections, the others lose the
+    /// idle ones.
+    pub fn replace(&self, cluster: &ClusterId, behind: Behind) -> Self {
         let known = |endpoint: &Endpoint| self.upstreams.iter().find(|u| u.endpoint == *endpoint).cloned();
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
-        for endpoint in endpoints {
+        for Target { node, address } in behind.targets {
+            let endpoint = Endpoint { cluster: cluster.clone(), node, address };
             upstreams.push(known(&endpoint).unwrap_or_else(|| Arc::new(Upstream::new(endpoint))));
         }
         for old in &self.upstreams {
@@ -71,7 +80,20 @@ impl Pool {
                 old.remove();
             }
         }
-        Self { upstreams }
+        Self { upstreams, protocol: behind.protocol, sticky: behind.sticky }
+    }
+
+    /// Nothing is behind it any more.
+    pub fn end(&self) {
+        self.upstreams.iter().for_each(|upstream| upstream.remove());
+    }
+
+    /// What is spoken to its endpoints: as the route says, or else as the Service does.
+    pub fn protocol(&self, policy: &Policy) -> Protocol {
+        match (policy.protocol, self.protocol) {
+            (Protocol::Http, Some(said)) => said,
+            (routed, _) => routed,
+        }
     }
 
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
@@ -79,12 +101,17 @@ impl Pool {
     }
 
     /// The less busy of two that are taken by chance among those that work and aren't in `tried`; where none works, among all.
-    pub fn pick(&self, tried: &[Arc<Upstream>]) -> Option<Arc<Upstream>> {
+    /// Where clients stay, the one that is `client`'s: another only while that one doesn't work, or is gone.
+    pub fn pick(&self, tried: &[Arc<Upstream>], client: IpAddr) -> Option<Arc<Upstream>> {
         let now = Instant::now();
         let untried = || self.upstreams.iter().filter(|u| !tried.iter().any(|t| Arc::ptr_eq(t, u)));
         let mut candidates: Vec<&Arc<Upstream>> = untried().filter(|u| u.works(now)).collect();
         if candidates.is_empty() {
             candidates = untried().collect();
+        }
+        if self.sticky {
+            // Rendezvous hashing: when an endpoint comes or goes, only its own clients move.
+            return candidates.into_iter().max_by_key(|upstream| weight(client, upstream)).cloned();
         }
         let mut random = rand::rng();
         match candidates.len() {
@@ -98,6 +125,13 @@ impl Pool {
             }
         }
     }
+}
+
+/// The same on every edge of one version.
+fn weight(client: IpAddr, upstream: &Upstream) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (client, upstream.endpoint.address).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Upstream {
@@ -262,12 +296,19 @@ impl Drop for Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use longshore_api::ids::ClusterId;
 
     fn pool(count: u16) -> Pool {
-        let endpoint =
-            |port| Endpoint { cluster: ClusterId::new("c-1"), node: "n".into(), address: ([10, 0, 0, 1], port).into() };
-        Pool::default().replace((1..=count).map(endpoint))
+        behind((1..=count).collect(), false)
+    }
+
+    fn behind(ports: Vec<u16>, sticky: bool) -> Pool {
+        let target = |port: u16| Target { node: "n".into(), address: ([10, 0, 0, 1], port).into() };
+        let targets = ports.into_iter().map(target).collect();
+        Pool::default().replace(&ClusterId::new("c-1"), Behind { targets, protocol: None, sticky })
+    }
+
+    fn client(number: u8) -> IpAddr {
+        [192, 0, 2, number].into()
     }
 
     #[test]
@@ -276,16 +317,16 @@ mod tests {
         pool.upstreams[0].failed();
         pool.upstreams[1].failed();
         for _ in 0..50 {
-            assert!(Arc::ptr_eq(&pool.pick(&[]).unwrap(), &pool.upstreams[2]));
+            assert!(Arc::ptr_eq(&pool.pick(&[], client(1)).unwrap(), &pool.upstreams[2]));
         }
         // With nothing left that works, one that failed is better than none.
-        let next = pool.pick(&[pool.upstreams[2].clone()]).unwrap();
+        let next = pool.pick(&[pool.upstreams[2].clone()], client(1)).unwrap();
         assert!(!Arc::ptr_eq(&next, &pool.upstreams[2]));
-        assert!(pool.pick(&pool.upstreams.clone()).is_none());
+        assert!(pool.pick(&pool.upstreams.clone(), client(1)).is_none());
         pool.upstreams[0].worked();
         let mut seen = [false; 3];
         for _ in 0..200 {
-            let picked = pool.pick(&[]).unwrap();
+            let picked = pool.pick(&[], client(1)).unwrap();
             seen[pool.upstreams.iter().position(|u| Arc::ptr_eq(u, &picked)).unwrap()] = true;
         }
         assert_eq!(seen, [true, false, true]);
@@ -296,7 +337,7 @@ mod tests {
         let pool = pool(3);
         let busy: Vec<Busy> = (0..2).map(|_| Busy::new(pool.upstreams[1].clone())).collect();
         for _ in 0..100 {
-            assert!(!Arc::ptr_eq(&pool.pick(&[]).unwrap(), &pool.upstreams[1]));
+            assert!(!Arc::ptr_eq(&pool.pick(&[], client(1)).unwrap(), &pool.upstreams[1]));
         }
         drop(busy);
         assert_eq!(pool.upstreams[1].outstanding.load(Ordering::Relaxed), 0);
@@ -313,5 +354,31 @@ mod tests {
             upstream.failed();
         }
         assert!(rest() > LONGEST_PENALTY / 2 && rest() <= LONGEST_PENALTY);
+    }
+
+    #[test]
+    fn a_client_stays_with_its_endpoint_for_as_long_as_it_works() {
+        let port = |pool: &Pool, from: u8| pool.pick(&[], client(from)).unwrap().endpoint.address.port();
+        let (three, two) = (behind(vec![1, 2, 3], true), behind(vec![1, 3], true));
+        let at = |pool: &Pool| (0..100).map(|from| port(pool, from)).collect::<Vec<_>>();
+        let before = at(&three);
+        assert_eq!(before, at(&three));
+        assert!([1, 2, 3].iter().all(|port| before.contains(port)), "clients are spread");
+        for (was, is) in before.iter().zip(at(&two)) {
+            assert!(*was == is || *was == 2, "only those of the one that is gone move");
+        }
+        three.upstreams[1].failed();
+        assert!(!at(&three).contains(&2));
+        three.upstreams[1].worked();
+        assert_eq!(before, at(&three));
+    }
+
+    #[test]
+    fn a_route_says_what_is_spoken_before_the_service() {
+        let of = |protocol| Pool { protocol, ..Pool::default() };
+        let routed = |protocol| Policy { protocol, ..Policy::default() };
+        assert_eq!(of(Some(Protocol::H2c)).protocol(&routed(Protocol::Http)), Protocol::H2c);
+        assert_eq!(of(Some(Protocol::H2c)).protocol(&routed(Protocol::Https)), Protocol::Https);
+        assert_eq!(of(None).protocol(&routed(Protocol::Http)), Protocol::Http);
     }
 }

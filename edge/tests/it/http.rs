@@ -4,6 +4,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use longshore_edge::model::Protocol;
 use longshore_edge::{Claims, Settings};
 use serde_json::json;
 use std::pin::Pin;
@@ -107,6 +108,15 @@ async fn read_until(stream: &mut TcpStream, text: &str) {
 
 #[tokio::test]
 async fn grpc_passes_with_its_trailers_to_an_endpoint_without_tls() {
+    grpc_passes(json!({"longshore.dev/backend-protocol": "GRPC"}), None).await;
+}
+
+#[tokio::test]
+async fn grpc_passes_where_only_the_service_says_what_it_speaks() {
+    grpc_passes(json!({}), Some(Protocol::H2c)).await;
+}
+
+async fn grpc_passes(annotations: serde_json::Value, protocol: Option<Protocol>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -126,7 +136,8 @@ async fn grpc_passes_with_its_trailers_to_an_endpoint_without_tls() {
             tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
         }
     });
-    let test = TestEdge::with(&[address], json!({"longshore.dev/backend-protocol": "GRPC"})).await;
+    let test = TestEdge::with(&[address], annotations).await;
+    test.speak(&[address], protocol);
     let stream = TcpStream::connect(test.http).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();

@@ -11,8 +11,8 @@ use longshore_api::ids::ClusterId;
 use longshore_api::network::Name;
 use longshore_edge::challenge::NoChallenges;
 use longshore_edge::ingress::compile;
-use longshore_edge::model::{Backend, Port, Routes};
-use longshore_edge::services::Target;
+use longshore_edge::model::{Backend, Port, Protocol, Routes};
+use longshore_edge::services::{Behind, Target};
 use longshore_edge::{Claims, Dialer, Dialing, Edge, Endpoint, Settings, Stream};
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -97,8 +97,13 @@ impl TestEdge {
     }
 
     pub fn endpoints(&self, endpoints: &[SocketAddr]) {
-        let targets = endpoints.iter().map(|address| Target { address: *address, node: "n1".into() });
-        self.edge.set_endpoints(&cluster(), &backend("web"), targets);
+        self.speak(endpoints, None);
+    }
+
+    /// As a Service says what its endpoints speak.
+    pub fn speak(&self, endpoints: &[SocketAddr], protocol: Option<Protocol>) {
+        let targets = endpoints.iter().map(|address| Target { address: *address, node: "n1".into() }).collect();
+        self.edge.set_endpoints(&cluster(), &backend("web"), Behind { targets, protocol, sticky: false });
     }
 
     /// A request of its own connection, in bytes; everything that is answered until the connection ends.

@@ -4,7 +4,7 @@ use crate::gateway::units::unit;
 use crate::store::Object;
 use longshore_api::network::{Endpoints, Frame, Name, Service};
 use longshore_edge::model::Backend;
-use longshore_edge::services::{Target, targets};
+use longshore_edge::services::{Behind, behind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -62,11 +62,11 @@ impl Backends {
         std::mem::take(&mut self.news)
     }
 
-    /// The live endpoints behind a backend; none, too, where there is no such Service or port.
-    pub fn targets(&self, backend: &Backend) -> BTreeSet<Target> {
-        let Some(service) = self.services.get(&backend.service) else { return BTreeSet::new() };
+    /// What is behind a backend; nothing, too, where there is no such Service or port.
+    pub fn behind(&self, backend: &Backend) -> Behind {
+        let Some(service) = self.services.get(&backend.service) else { return Behind::default() };
         let slices = self.slices.get(&backend.service).into_iter().flat_map(BTreeMap::values);
-        targets(service, slices, &backend.port).unwrap_or_default()
+        behind(service, slices, &backend.port).unwrap_or_default()
     }
 
     /// No slice is known any more.

@@ -172,7 +172,7 @@ impl Balancers {
             self.sync().await;
         }
         for ((name, port), open) in self.open.iter().filter(|((name, _), _)| news.contains(name)) {
-            open.forward.set_endpoints(self.backends.targets(&backend(name, *port)));
+            open.forward.set_endpoints(self.backends.behind(&backend(name, *port)));
         }
         Ok(())
     }
@@ -236,7 +236,7 @@ impl Balancers {
         let listener = TcpListener::bind(address).await.map_err(|error| format!("port {port}: {error}"))?;
         let sources = self.services.get(&name).map(|service| service.sources.clone()).unwrap_or_default();
         let forward = self.room.edge.forward(self.cluster.id(), sources.clone());
-        forward.set_endpoints(self.backends.targets(&backend(&name, port)));
+        forward.set_endpoints(self.backends.behind(&backend(&name, port)));
         let (stop, stopped) = watch::channel(false);
         let serving = forward.clone();
         let serving = tokio::spawn(async move { serving.serve(listener, stopped).await });

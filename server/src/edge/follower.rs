@@ -158,7 +158,7 @@ impl Follower {
         };
         edge.set_routes(id, claims, routes);
         for backend in &serving.backends {
-            edge.set_endpoints(id, backend, self.part.targets(backend));
+            edge.set_endpoints(id, backend, self.part.behind(backend));
         }
         for gone in before.difference(&serving.certificates) {
             edge.set_certificate(id, gone.clone(), None);
@@ -204,7 +204,7 @@ impl Follower {
     fn refresh(&self, news: &News) {
         let Some(serving) = &self.serving else { return };
         for backend in serving.backends.iter().filter(|backend| news.services.contains(&backend.service)) {
-            self.room.edge.set_endpoints(self.cluster.id(), backend, self.part.targets(backend));
+            self.room.edge.set_endpoints(self.cluster.id(), backend, self.part.behind(backend));
         }
         for source in &serving.certificates {
             let CertificateSource::Secret(name) = source else { continue };

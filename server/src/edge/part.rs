@@ -8,7 +8,7 @@ use longshore_api::edge::{self, ADDRESS_ANNOTATION, EDGE_LABEL, Ports};
 use longshore_api::network::Name;
 use longshore_edge::ingress::{Compiled, compile};
 use longshore_edge::model::Backend;
-use longshore_edge::services::Target;
+use longshore_edge::services::Behind;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -103,8 +103,8 @@ impl Part {
         self.edges.values()
     }
 
-    pub fn targets(&self, backend: &Backend) -> BTreeSet<Target> {
-        self.backends.targets(backend)
+    pub fn behind(&self, backend: &Backend) -> Behind {
+        self.backends.behind(backend)
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
         let mut part = Part::default();
         let backend = Backend { service: Name::new("d", "web"), port: Port::Number(80) };
         let addresses =
-            |part: &Part| part.targets(&backend).iter().map(|t| t.address.to_string()).collect::<Vec<String>>();
+            |part: &Part| part.behind(&backend).targets.iter().map(|t| t.address.to_string()).collect::<Vec<String>>();
         part.take(&slice("web-1", "web", "10.0.0.1"), false);
         assert_eq!(addresses(&part), [""; 0], "there is no Service yet");
         part.take(

@@ -267,8 +267,13 @@ mod tests {
 
     fn map() -> Map {
         let service = |name: &str, addresses: &[&str], external_name: &str| {
-            let port =
-                |name: &str, port| ServicePort { name: name.into(), protocol: Protocol::Tcp, port, node_port: None };
+            let port = |name: &str, port| ServicePort {
+                name: name.into(),
+                protocol: Protocol::Tcp,
+                port,
+                node_port: None,
+                app_protocol: String::new(),
+            };
             Frame::Service(Service {
                 namespace: "ns".into(),
                 name: name.into(),

@@ -224,7 +224,13 @@ mod tests {
             namespace: "ns".into(),
             name: "web".into(),
             addresses: vec![VIP.into()],
-            ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: Some(30080) }],
+            ports: vec![ServicePort {
+                name: "http".into(),
+                protocol: Protocol::Tcp,
+                port: 80,
+                node_port: Some(30080),
+                app_protocol: String::new(),
+            }],
             ..Service::default()
         }
     }

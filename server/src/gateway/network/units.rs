@@ -126,6 +126,7 @@ fn service_port(port: core::ServicePort) -> Option<ServicePort> {
         protocol: protocol(port.protocol.as_deref())?,
         port: u16::try_from(port.port).ok()?,
         node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
+        app_protocol: port.app_protocol.unwrap_or_default(),
     })
 }
 
