@@ -84,5 +84,14 @@ fn a_domain_is_given_and_a_denial_is_explained() {
     browser.press("a[href$='/topology']");
     browser.wait_text("[data-testid=places]", "ship");
     browser.wait("the node's box is drawn", "document.querySelector('.topology [data-node=ship]')");
+
+    // A node serves the cluster's domains itself at the press of a button.
+    browser.press("a[href$='/nodes']");
+    browser.press("a[href$='/nodes/-/ship']");
+    browser.press("[data-testid=edge]");
+    browser.wait_text("[data-testid=served-at]", "80, 443");
+    assert_eq!(kubectl.json(&["get", "node", "ship"])["metadata"]["labels"]["longshore.dev/edge"], "true");
+    browser.press("[data-testid=edge]");
+    browser.wait("it is none any more", "!document.querySelector('[data-testid=served-at]')");
     story.was_never_reloaded();
 }

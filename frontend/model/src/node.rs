@@ -4,12 +4,21 @@ use crate::kube::{Node, condition};
 use crate::state::{Action, Sentence, State};
 use crate::time;
 use crate::words::{Word, t};
+use longshore_api::edge::{self, EDGE_LABEL};
 
 /// Since when a node is silent, where it is: its Ready condition is unknown.
 pub fn silent_since(node: &Node) -> Option<&str> {
     let ready = condition(&node.status.conditions, "Ready").filter(|c| c.status == "Unknown")?;
     let heard = [&ready.last_heartbeat_time, &ready.last_transition_time];
     Some(heard.into_iter().find(|time| !time.is_empty()).map_or("", String::as_str))
+}
+
+/// The ports at which it serves its cluster's domains, if it does.
+pub fn served_at(node: &Node) -> Option<String> {
+    node.metadata.labels.get(EDGE_LABEL).filter(|value| *value == "true")?;
+    let ports = edge::ports(&node.metadata.annotations);
+    let ports = [ports.http, ports.https].into_iter().filter(|port| *port > 0).map(|port| port.to_string());
+    Some(ports.collect::<Vec<_>>().join(", "))
 }
 
 pub fn sentence(node: &Node, pods: Option<usize>, now: i64) -> Sentence {
@@ -132,5 +141,17 @@ mod tests {
         let ready = checks(&node(json!({"podCIDR": "10.1.0.0/24"}), json!([{"type": "Ready", "status": "True"}])));
         assert_eq!(ready.last().unwrap().holds, Some(true));
         assert_eq!(ready[3].holds, Some(true));
+    }
+
+    #[test]
+    fn an_edge_serves_at_its_ports() {
+        let node = |labels: serde_json::Value, annotations: serde_json::Value| -> Node {
+            Read::read(&json!({"metadata": {"name": "n", "labels": labels, "annotations": annotations}}))
+        };
+        let marked = json!({"longshore.dev/edge": "true"});
+        assert_eq!(served_at(&node(json!({}), json!({}))), None);
+        assert_eq!(served_at(&node(marked.clone(), json!({}))).as_deref(), Some("80, 443"));
+        let own = json!({"longshore.dev/edge-http-port": "0", "longshore.dev/edge-https-port": "8443"});
+        assert_eq!(served_at(&node(marked, own)).as_deref(), Some("8443"));
     }
 }

@@ -9,10 +9,11 @@ use crate::components::state::{Ago, Banner, Mark};
 use crate::components::table::ResourceTable;
 use crate::words::{Word, t};
 use leptos::prelude::*;
+use longshore_api::edge::EDGE_LABEL;
 use longshore_page_model::kinds::Kind;
 use longshore_page_model::kube::Node;
 use longshore_page_model::link::{Link, link_sentence};
-use longshore_page_model::node::sentence;
+use longshore_page_model::node::{sentence, served_at};
 use longshore_page_model::state::Action;
 use longshore_page_model::table::Row;
 use serde_json::json;
@@ -52,6 +53,7 @@ pub fn Overview(subject: Subject) -> impl IntoView {
             {fact(Word::CheckRuntime, |n| n.status.node_info.container_runtime_version.clone())}
             {fact(Word::Version, |n| n.status.node_info.kubelet_version.clone())}
             {fact(Word::CheckRange, |n| n.spec.pod_cidr.clone())}
+            {move || this.with(|n| n.as_ref().and_then(served_at)).map(|ports| view! { <div data-testid="served-at"><dt>{t(Word::DomainPorts)}</dt><dd class="mono">{ports}</dd></div> })}
         </dl>
         <section class="card"><h2>{t(Word::Conditions)}</h2><ul class="conditions">{move || this.get().map(|n| n.status.conditions.into_iter().map(|c| view! {
             <li><span>{c.r#type}</span><span class="mono">{c.status}</span><span class="quiet">{c.message}</span><span class="quiet"><Ago time=c.last_transition_time/></span></li>
@@ -89,11 +91,21 @@ fn cordon(subject: Subject, unschedulable: bool) {
     subject.patch(subject.path(), MERGE_PATCH, json!({"spec": {"unschedulable": unschedulable}}), done);
 }
 
+/// Makes the node an edge of its cluster, or none.
+fn serve_domains(subject: Subject, serve: bool) {
+    let done = t(if serve { Word::ServesDomains } else { Word::ServesDomainsNot });
+    let labels = json!({(EDGE_LABEL): serve.then_some("true")});
+    subject.patch(subject.path(), MERGE_PATCH, json!({"metadata": {"labels": labels}}), done);
+}
+
 #[component]
 pub fn Actions(subject: Subject) -> impl IntoView {
     let this = subject.read::<Node>();
+    let serves = Memo::new(move |_| this.with(|n| n.as_ref().is_some_and(|n| served_at(n).is_some())));
     let cordoned = Memo::new(move |_| this.with(|n| n.as_ref().is_some_and(|n| n.spec.unschedulable)));
     view! {
+        <button class="button" data-testid="edge" on:click=move |_| serve_domains(subject, !serves.get_untracked())>
+            {icon(Icon::Globe)}{move || t(if serves.get() { Word::ServeDomainsNot } else { Word::ServeDomains })}</button>
         <button class="button" data-testid="cordon" on:click=move |_| cordon(subject, !cordoned.get_untracked())>
             {icon(Icon::Ban)}{move || t(if cordoned.get() { Word::ActionUncordon } else { Word::Cordon })}</button>
     }
