@@ -1,4 +1,5 @@
-//! Requests to a pod from outside: through the server's edge and the tunnel, and through nginx on the pod's own machine.
+//! Requests to a pod from outside: through the server's edge and the tunnel, through the edge on the pod's own machine, and
+//! through nginx there.
 
 use super::answers::PORT;
 use super::compared;
@@ -13,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Where the node's own edge serves TLS.
+const NODE_PORT: u16 = 9443;
 const CLIENTS: usize = 64;
 const REQUESTS: usize = 20_000;
 const ROUNDS: usize = 3;
@@ -20,14 +23,20 @@ const ROUNDS: usize = 3;
 pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {
     needed(&["nginx"])?;
     let nginx = Nginx::start(&stage.nodes[0])?;
-    let (ours, other) = (Target::host(stage.edge, HOST)?, Target::host(nginx.address, HOST)?);
-    let mut figures_of = [Vec::new(), Vec::new()];
+    let beside = SocketAddr::new(stage.nodes[0].site.address, NODE_PORT);
+    let port = format!("longshore.dev/edge-https-port={NODE_PORT}");
+    stage.kubectl.run(&["annotate", "node", "a", "longshore.dev/edge-http-port=0", &port]);
+    stage.kubectl.run(&["label", "node", "a", "longshore.dev/edge=true"]);
+    let mut figures_of = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        figures_of[0].push(requests(&ours)?);
-        figures_of[1].push(requests(&other)?);
+        for (figures, address) in figures_of.iter_mut().zip([stage.edge, beside, nginx.address]) {
+            figures.push(requests(&Target::host(address, HOST)?)?);
+        }
     }
-    let [ours, other] = figures_of;
-    compared(figures, "edge", super::median(ours)?, super::median(other)?);
+    let [server, node, nginx] = figures_of.map(super::median);
+    let nginx = nginx?;
+    compared(figures, "edge", server?, nginx);
+    compared(figures, "edge-node", node?, nginx);
     Ok(())
 }
 
