@@ -14,7 +14,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{client, server};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 const SECONDS: &str = "5";
@@ -47,14 +50,17 @@ pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {
 
     stage.internet.cut_udp(&a.site, true);
     until(stage, false);
-    let mut relayed = [Vec::new(), Vec::new()];
+    let mut relayed = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         relayed[0].push(throughput(&ours.0, &ours.1, ours.2)?);
         relayed[1].push(websocket(a)?);
+        relayed[2].push(passed_on(a, b)?);
     }
     stage.internet.cut_udp(&a.site, false);
-    let [ours, other] = relayed;
-    compared(figures, "mesh-relay", median(ours)?, median(other)?);
+    let [ours, one, two] = relayed;
+    let ours = median(ours)?;
+    compared(figures, "mesh-relay", ours, median(one)?);
+    compared(figures, "mesh-relay-passed", ours, median(two)?);
     Ok(())
 }
 
@@ -157,6 +163,47 @@ impl Drop for WireGuard {
 
 /// What a machine sends the server through one WebSocket inside TLS, in gigabits a second.
 fn websocket(from: &Node) -> Result<f64> {
+    let (address, listener, config) = listen()?;
+    let received = std::thread::spawn(move || alone(async { count(accept(&listener()?, config).await?).await }));
+    longshore_e2e::internet::within(std::fs::File::open(from.netns())?, || alone(send(address)))?;
+    received.join().map_err(|_| "the receiver failed")?
+}
+
+/// The same, passed on by the server to another machine through that one's WebSocket: as little as a relay can do.
+fn passed_on(from: &Node, to: &Node) -> Result<f64> {
+    let (address, listener, config) = listen()?;
+    let passing = std::thread::spawn(move || {
+        alone(async {
+            let listener = listener()?;
+            let mut to = accept(&listener, config.clone()).await?;
+            let mut from = accept(&listener, config).await?;
+            while let Some(Ok(message @ Message::Binary(_))) = from.next().await {
+                to.send(message).await?;
+            }
+            Ok(to.close(None).await?)
+        })
+    });
+    let netns = std::fs::File::open(to.netns())?;
+    let (connected, begin) = std::sync::mpsc::channel();
+    let receiving = std::thread::spawn(move || {
+        longshore_e2e::internet::within(netns, || {
+            alone(async {
+                let socket = connect(address).await?;
+                connected.send(())?;
+                count(socket).await
+            })
+        })
+    });
+    begin.recv()?;
+    longshore_e2e::internet::within(std::fs::File::open(from.netns())?, || alone(send(address)))?;
+    passing.join().map_err(|_| "the relay failed")??;
+    receiving.join().map_err(|_| "the receiver failed")?
+}
+
+type Listening = Box<dyn FnOnce() -> Result<TcpListener> + Send>;
+
+/// Where the server's machine listens, how the runtime there takes it over, and with which certificate.
+fn listen() -> Result<(SocketAddr, Listening, Arc<rustls::ServerConfig>)> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()])?;
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -165,36 +212,42 @@ fn websocket(from: &Node) -> Result<f64> {
     let listener = std::net::TcpListener::bind((SERVER, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let received = std::thread::spawn(move || alone(receive(listener, config)));
-    let sending = longshore_e2e::internet::within(std::fs::File::open(from.netns())?, || alone(send(address)));
-    sending?;
-    received.join().map_err(|_| "the receiver failed")?
+    Ok((address, Box::new(move || Ok(TcpListener::from_std(listener)?)), Arc::new(config)))
 }
 
 fn alone<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(what)
 }
 
-async fn receive(listener: std::net::TcpListener, config: rustls::ServerConfig) -> Result<f64> {
-    let (stream, _) = TcpListener::from_std(listener)?.accept().await?;
-    let stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
-    let mut socket = tokio_tungstenite::accept_async(stream).await?;
-    let (begun, mut bytes) = (Instant::now(), 0_u64);
-    while let Some(Ok(message)) = socket.next().await {
-        match message {
-            Message::Binary(data) => bytes += data.len() as u64,
-            _ => break,
-        }
+async fn accept(
+    listener: &TcpListener,
+    config: Arc<rustls::ServerConfig>,
+) -> Result<WebSocketStream<server::TlsStream<TcpStream>>> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(tokio_tungstenite::accept_async(tokio_rustls::TlsAcceptor::from(config).accept(stream).await?).await?)
+}
+
+async fn connect(to: SocketAddr) -> Result<WebSocketStream<client::TlsStream<TcpStream>>> {
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    let stream = crate::client::connector(&[])?.connect("localhost".try_into()?, stream).await?;
+    Ok(tokio_tungstenite::client_async(format!("wss://localhost:{PORT}/"), stream).await?.0)
+}
+
+/// Gigabits a second, from the first message on.
+async fn count<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>) -> Result<f64> {
+    let (mut begun, mut bytes) = (None, 0_u64);
+    while let Some(Ok(Message::Binary(data))) = socket.next().await {
+        begun.get_or_insert_with(Instant::now);
+        bytes += data.len() as u64;
     }
+    let begun: Instant = begun.ok_or("nothing arrived")?;
     Ok(bytes as f64 * 8.0 / 1e9 / begun.elapsed().as_secs_f64())
 }
 
 async fn send(to: SocketAddr) -> Result<()> {
-    let stream = TcpStream::connect(to).await?;
-    stream.set_nodelay(true)?;
-    let connector = crate::client::connector(&[])?;
-    let stream = connector.connect("localhost".try_into()?, stream).await?;
-    let (mut socket, _) = tokio_tungstenite::client_async(format!("wss://localhost:{PORT}/"), stream).await?;
+    let mut socket = connect(to).await?;
     let piece = bytes::Bytes::from(vec![7; 64 << 10]);
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(5) {
