@@ -47,12 +47,14 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-pub fn socket(netns: &Netns) -> io::Result<TcpSocket> {
-    netns.run(TcpSocket::new_v4).map_err(io::Error::other)?
+/// Of the address's family.
+fn socket(netns: &Netns, address: SocketAddr) -> io::Result<TcpSocket> {
+    let new = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
+    netns.run(new).map_err(io::Error::other)?
 }
 
 pub async fn connect(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = socket(netns)?.connect(address).await?;
+    let stream = socket(netns, address)?.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -81,8 +83,7 @@ pub async fn connect_localhost(netns: &Netns, port: u16) -> io::Result<TcpStream
 /// Connects to an address of the namespace itself, from that very address: one that is somebody else's can't be bound, so
 /// that nothing leaves the namespace whatever it is told.
 pub async fn connect_own(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
-    let new = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
-    let socket = netns.run(new).map_err(io::Error::other)??;
+    let socket = socket(netns, address)?;
     socket.bind((address.ip(), 0).into())?;
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
@@ -90,7 +91,7 @@ pub async fn connect_own(netns: &Netns, address: SocketAddr) -> io::Result<TcpSt
 }
 
 pub fn listen(netns: &Netns, address: SocketAddrV4) -> io::Result<TcpListener> {
-    let socket = socket(netns)?;
+    let socket = socket(netns, address.into())?;
     socket.set_reuseaddr(true)?;
     socket.bind(address.into())?;
     socket.listen(1024)
