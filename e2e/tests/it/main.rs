@@ -8,6 +8,7 @@ mod edge;
 mod hostile;
 mod in_cluster;
 mod internet;
+mod ipv6;
 mod join;
 mod main_job;
 mod mesh;
