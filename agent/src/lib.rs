@@ -4,6 +4,7 @@
 //! [`kubelet`] answers the server's requests, [`node`] keeps the Node object and wires all of it together.
 
 pub mod connection;
+pub mod edge;
 pub mod kubelet;
 pub mod network;
 pub mod node;

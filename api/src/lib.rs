@@ -5,6 +5,7 @@
 //! both ends must judge alike (names, selectors, quantities).
 
 pub mod accounts;
+pub mod edge;
 pub mod field;
 pub mod ids;
 pub mod join_token;

@@ -97,6 +97,9 @@ pub struct Node {
     /// Where it may be reached directly, best first, each `ADDRESS:PORT`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mesh_endpoints: Vec<String>,
+    /// Where it serves its cluster's Ingresses, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge: Option<crate::edge::Ports>,
 }
 
 /// A Service of any type.

@@ -60,6 +60,7 @@ pub const ROWS: &[Row] = &[
     row("scheduler", "scheduler: spread + anti-affinity, 1,000 nodes", "/s", Goal::AtLeast(2_000.0)),
     row("scheduler-growth", "… time for twice the nodes over once", "×", Goal::AtMost(2.0)),
     row("deployment-ready", "1,000 replicas on 100 nodes: all Ready", "s", Goal::AtMost(2.0)),
+    row("endpoint-change", "a pod's readiness known on 100 nodes, p99", "ms", Goal::AtMost(500.0)),
     row("nodes-memory", "1,000 connected nodes: memory they add", "MB", Goal::AtMost(150.0)),
     row("nodes-cpu", "… CPU of the idle server", "%", Goal::AtMost(5.0)),
     row("node-tenants-memory", "10,000 tenants, a node each: memory", "MB", Goal::AtMost(1500.0)),

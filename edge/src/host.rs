@@ -25,6 +25,14 @@ impl Host {
         }
     }
 
+    /// Whether who has it may show a certificate for `other`.
+    pub fn may_show(&self, other: &Self) -> bool {
+        match other {
+            Self::Exact(name) => self.matches(name),
+            other => self == other || *self == Self::Any,
+        }
+    }
+
     /// Whether it is for this host, which is in lower case and without a port.
     pub fn matches(&self, host: &str) -> bool {
         match self {

@@ -155,7 +155,7 @@ pub struct CertificateUse {
 pub enum CertificateSource {
     /// A Secret of type `kubernetes.io/tls`.
     Secret(Name),
-    /// Got for the host by the edge itself, under the host's name.
+    /// Got by the edge itself for a host, `*.domain` among them.
     Automatic(String),
 }
 
@@ -167,6 +167,14 @@ impl Routes {
 
     fn all_rules(&self) -> impl Iterator<Item = &Rule> {
         self.hosts.iter().flat_map(|h| h.rules.iter().chain(&h.fallback)).chain(&self.default)
+    }
+
+    /// What is left with these hosts alone. A default backend answers for all hosts that were granted.
+    pub fn granted(&self, hosts: &BTreeSet<Host>) -> Self {
+        let mut left = self.clone();
+        left.hosts.retain(|routes| hosts.contains(&routes.host));
+        left.certificates.retain(|used| hosts.iter().any(|host| host.may_show(&used.host)));
+        left
     }
 
     /// Hosts for which a certificate is to be got.

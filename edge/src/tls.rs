@@ -29,7 +29,14 @@ impl Certificate {
     /// `tls.crt` and `tls.key` of a `kubernetes.io/tls` Secret.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let (chain, key) = read(chain, key)?;
-        Self::new(chain, &key)
+        let certified = CertifiedKey::new(chain, any_supported_type(&key).map_err(CertificateError::Unusable)?);
+        match certified.keys_match() {
+            Ok(()) => Ok(Self(Arc::new(certified))),
+            Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
+                Err(CertificateError::Mismatch)
+            }
+            Err(why) => Err(CertificateError::Unusable(why)),
+        }
     }
 
     /// What a challenge shows: its certificate has an extension that nobody but the authority reads, so that it can't be
@@ -38,18 +45,6 @@ impl Certificate {
         let (chain, key) = read(chain, key)?;
         let key = any_supported_type(&key).map_err(CertificateError::Unusable)?;
         Ok(Self(Arc::new(CertifiedKey::new(chain, key))))
-    }
-
-    pub fn new(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<Self, CertificateError> {
-        let key = any_supported_type(key).map_err(CertificateError::Unusable)?;
-        let certified = CertifiedKey::new(chain, key);
-        match certified.keys_match() {
-            Ok(()) => Ok(Self(Arc::new(certified))),
-            Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-                Err(CertificateError::Mismatch)
-            }
-            Err(why) => Err(CertificateError::Unusable(why)),
-        }
     }
 }
 

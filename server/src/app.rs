@@ -5,7 +5,7 @@ use crate::apiserver::{self, Api};
 use crate::cluster::Drivers;
 use crate::edge::{self, EdgeRoom, Listeners};
 use crate::gateway::download::Downloads;
-use crate::gateway::{self, Departures, Gateway};
+use crate::gateway::{self, Departures, Edges, Gateway};
 use crate::health;
 use crate::page;
 use crate::process::serving::ServeError;
@@ -75,7 +75,9 @@ impl App {
         };
         let api = apiserver::router(self.api.clone(), self.accounts.clone(), self.store.clone());
         let (gateway, store) = (self.gateway.clone(), self.store.clone());
-        let agents = gateway::http::router(gateway, self.api.clone(), self.accounts.clone(), store, api.clone());
+        let edges = self.edge.clone().map(|edge| Arc::new(edge) as Arc<dyn Edges>);
+        let (nodes, clusters) = (self.accounts.clone(), api.clone());
+        let agents = gateway::http::router(gateway, self.api.clone(), nodes, edges, store, clusters);
         Router::new()
             .merge(accounts::http::router(self.accounts.clone()))
             .merge(stream::router(self.accounts.clone(), api.clone()))

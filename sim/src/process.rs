@@ -67,7 +67,7 @@ impl Process {
         store.on_load(Arc::new(Departures::new(Arc::new(Nobody), sessions.clone())));
         let clusters = apiserver::router(api, Arc::new(Nobody), store.clone());
         let router = witnessed(clusters, witness.clone());
-        let agents = Agents::new(sessions, Arc::new(Nobody), store.clone(), router.clone());
+        let agents = Agents::new(sessions, Arc::new(Nobody), None, store.clone(), router.clone());
         let gone = CancellationToken::new();
         Ok(Arc::new(Self { name: name.into(), store, line, agents, router, gone }))
     }

@@ -3,6 +3,7 @@
 //! Addresses are given in turn, not the lowest first: what still talks to a pod that is gone must not reach the next one.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use longshore_api::network::Node;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,6 +27,11 @@ impl Slices {
     pub fn of(pod_cidrs: &[String]) -> Option<Self> {
         let v4 = slice(pod_cidrs.first()?)?;
         Some(Self { v4, v6: pod_cidrs.iter().find_map(|cidr| slice_v6(cidr)) })
+    }
+
+    /// As the network map has them.
+    pub fn of_node(node: &Node) -> Option<Self> {
+        Some(Self { v4: slice(&node.pod_range)?, v6: slice_v6(&node.pod_range_v6) })
     }
 
     pub fn gateway_v6(&self) -> Option<Ipv6Addr> {
@@ -97,8 +103,8 @@ impl Addresses {
     }
 }
 
-/// Not the network itself, its gateway or its broadcast address.
-fn usable(slice: Ipv4Net, ip: Ipv4Addr) -> bool {
+/// Whether it is a pod's: not the network itself, its gateway or its broadcast address.
+pub fn usable(slice: Ipv4Net, ip: Ipv4Addr) -> bool {
     slice.contains(&ip) && ip != slice.network() && ip != gateway(slice) && ip != slice.broadcast()
 }
 

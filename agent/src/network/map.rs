@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http_body_util::{BodyExt, Empty};
 use kube::runtime::utils::Backoff as _;
-use longshore_api::network::{Cluster, Endpoints, Frame, Key, NETWORK_PATH, Name, Node, Service};
+pub use longshore_api::network::NETWORK_PATH;
+use longshore_api::network::{Cluster, Endpoints, Frame, Key, Name, Node, Service};
 use longshore_api::network_policy::{Part, Peers, Policy};
 use longshore_tunnel::Opener;
 use parking_lot::{Mutex, RwLock};
@@ -22,9 +23,9 @@ use tokio::sync::watch;
 /// How often what has changed is written to disk, at most.
 const KEPT_EVERY: Duration = Duration::from_secs(5);
 
-/// Reads the map from the server for as long as this is awaited, over each tunnel anew. `take` is given whole lines, and
-/// first, of each new stream, nothing.
-pub async fn follow(link: Link, mut take: impl FnMut(&[u8])) {
+/// Reads lines that last from the server for as long as this is awaited, over each tunnel anew: the map's, at
+/// [`NETWORK_PATH`]. `take` is given whole lines, and first, of each new stream, nothing.
+pub async fn follow(link: Link, path: &str, mut take: impl FnMut(&[u8])) {
     let mut backoff = Backoff::watching();
     let mut seen = None;
     loop {
@@ -33,16 +34,16 @@ pub async fn follow(link: Link, mut take: impl FnMut(&[u8])) {
             continue;
         };
         seen = Some(opener.clone());
-        if let Err(error) = read(&opener, &mut backoff, &mut take).await {
-            tracing::debug!(%error, "the network map was interrupted");
+        if let Err(error) = read(&opener, path, &mut backoff, &mut take).await {
+            tracing::debug!(%error, path, "what the server tells was interrupted");
         }
         tokio::time::sleep(backoff.after(false)).await;
     }
 }
 
-async fn read(opener: &Opener, backoff: &mut Backoff, take: &mut impl FnMut(&[u8])) -> io::Result<()> {
+async fn read(opener: &Opener, path: &str, backoff: &mut Backoff, take: &mut impl FnMut(&[u8])) -> io::Result<()> {
     let stream = opener.open().await.map_err(io::Error::other)?;
-    let request = http::Request::get(NETWORK_PATH).header(HOST, "server").body(Empty::<Bytes>::new());
+    let request = http::Request::get(path).header(HOST, "server").body(Empty::<Bytes>::new());
     let request = request.map_err(io::Error::other)?;
     let response = longshore_tunnel::lasting::ask(stream, request).await.map_err(io::Error::other)?;
     if response.status() != http::StatusCode::OK {

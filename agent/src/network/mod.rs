@@ -46,7 +46,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// How often it is looked at without a reason.
@@ -280,6 +280,41 @@ impl PodNetwork {
     /// The network map, for whoever brings its changes.
     pub fn map(&self) -> &Arc<Known> {
         &self.map
+    }
+
+    /// The Node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// A port of the host's.
+    pub fn listen_on_host(&self, address: SocketAddrV4) -> io::Result<TcpListener> {
+        namespace::listen(&self.host, address)
+    }
+
+    /// Connects to a pod of any node of the cluster, from this node's own address in the cluster's network. An address that
+    /// is no pod's is refused, whoever named it.
+    pub async fn connect_to_pod(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let refused = |kind: io::ErrorKind, why: &str| io::Error::new(kind, why);
+        let is_pods = |slices: Slices| match address.ip() {
+            IpAddr::V4(ip) => addresses::usable(slices.v4, ip),
+            IpAddr::V6(ip) => slices.v6.is_some_and(|slice| slice.contains(&ip)) && slices.gateway_v6() != Some(ip),
+        };
+        let is_pod = |map: &Map| {
+            let mut slices = map.nodes.values().filter_map(Slices::of_node);
+            slices.any(is_pods)
+        };
+        if !self.map.read(is_pod) {
+            return Err(refused(io::ErrorKind::PermissionDenied, "no pod can have this address"));
+        }
+        let inside = self.inside.borrow().clone();
+        let inside = inside.ok_or_else(|| refused(io::ErrorKind::NotConnected, BEING_MADE))?;
+        let own = match address.ip() {
+            IpAddr::V4(_) => Some(addresses::gateway(inside.slices.v4).into()),
+            IpAddr::V6(_) => inside.slices.gateway_v6().map(IpAddr::from),
+        };
+        let own = own.ok_or_else(|| refused(io::ErrorKind::AddrNotAvailable, "this node has no IPv6"))?;
+        namespace::connect_from(&inside.netns, own, address).await
     }
 
     /// Which services are answered here, and where. Kept over restarts.

@@ -7,7 +7,7 @@
 use super::Error;
 use nlink::netlink::namespace::{self, Netns};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,8 +83,13 @@ pub async fn connect_localhost(netns: &Netns, port: u16) -> io::Result<TcpStream
 /// Connects to an address of the namespace itself, from that very address: one that is somebody else's can't be bound, so
 /// that nothing leaves the namespace whatever it is told.
 pub async fn connect_own(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
+    connect_from(netns, address.ip(), address).await
+}
+
+/// Connects from an address of the namespace.
+pub async fn connect_from(netns: &Netns, from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket(netns, address)?;
-    socket.bind((address.ip(), 0).into())?;
+    socket.bind((from, 0).into())?;
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

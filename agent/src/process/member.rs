@@ -5,6 +5,7 @@ use super::folder::{RuntimeKind, Settings};
 use crate::connection::exchange::Exchange;
 use crate::connection::identity::Identity;
 use crate::connection::{Connector, Link, client};
+use crate::edge;
 use crate::network::{PodNetwork, dns, kubernetes, map, mesh};
 use crate::node::{NodeAgent, Parts};
 use crate::pods::network::Network;
@@ -97,7 +98,9 @@ impl Member {
         let follow = supervised("the network map", move || {
             let known = known.clone();
             // A pretended node reads it just the same.
-            map::follow(coming.clone(), move |lines| known.iter().for_each(|known| known.take(lines)))
+            map::follow(coming.clone(), map::NETWORK_PATH, move |lines| {
+                known.iter().for_each(|known| known.take(lines))
+            })
         });
         tasks.push(tokio::spawn(follow));
         if let Some(network) = &machinery.pod_network {
@@ -111,6 +114,11 @@ impl Member {
             let (meshed, over) = (network.clone(), link.clone());
             let mesh = supervised("the mesh", move || mesh::keep(meshed.clone(), over.clone(), exchange.clone()));
             tasks.push(tokio::spawn(mesh));
+            let (edge_of, over, of) = (network.clone(), link.clone(), joined.cluster.clone());
+            let kept = dir.join("edge.json");
+            let edge =
+                supervised("the edge", move || edge::keep(edge_of.clone(), over.clone(), of.clone(), kept.clone()));
+            tasks.push(tokio::spawn(edge));
             let (network, link) = (network.clone(), link.clone());
             let kubernetes = supervised("the way to the API server for pods", move || {
                 let link = link.clone();

@@ -1,5 +1,6 @@
 //! What only ours is asked: many tenants, many nodes, and what idle ones cost. There is no peer for them.
 
+mod endpoints;
 mod history;
 mod nodes;
 mod scheduler;
@@ -25,6 +26,10 @@ pub async fn measure(settings: &Settings, figures: &mut Figures) {
     if any(settings, &["deployment"]) {
         println!("a deployment on hollow nodes");
         told(nodes::deployment(settings, figures).await);
+    }
+    if any(settings, &["endpoint"]) {
+        println!("a change of endpoints, on all nodes");
+        told(endpoints::measure(settings, figures).await);
     }
     if any(settings, &["nodes"]) {
         println!("connected nodes");

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const HOST: &str = "web.apps.example";
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const HOST: &str = "web.apps.example";
 
-const SERVICE: &str = "---
+pub const SERVICE: &str = "---
 apiVersion: v1
 kind: Service
 metadata: {name: web}
@@ -19,7 +19,7 @@ spec:
   ports: [{name: front, port: 80, targetPort: http}]
 ";
 
-fn ingress(name: &str, host: &str) -> String {
+pub fn ingress(name: &str, host: &str) -> String {
     format!(
         "---
 apiVersion: networking.k8s.io/v1
@@ -35,7 +35,7 @@ spec:
 }
 
 /// A Service whose endpoint is the machine itself.
-fn evil(address: &str) -> String {
+pub fn evil(address: &str) -> String {
     format!(
         "---
 apiVersion: v1
@@ -63,16 +63,16 @@ spec:
 
 /// Where an edge listens, and what its clients trust.
 #[derive(Clone)]
-struct Edge {
-    ip: String,
-    http: u16,
-    https: u16,
-    ca: String,
+pub struct Edge {
+    pub ip: String,
+    pub http: u16,
+    pub https: u16,
+    pub ca: String,
 }
 
 impl Edge {
     /// Asks for `url` with a name that leads to the edge: status and body.
-    fn get(&self, url: &str) -> Result<(u16, String), String> {
+    pub fn get(&self, url: &str) -> Result<(u16, String), String> {
         let at = |port: u16| format!("{HOST}:{port}:{}", self.ip);
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--max-time", "10", "--cacert", &self.ca, "-w", "\n%{http_code}"]);
@@ -86,12 +86,12 @@ impl Edge {
         Ok((status.parse().map_err(|_| status.to_string())?, body.to_string()))
     }
 
-    fn secure(&self) -> String {
+    pub fn secure(&self) -> String {
         format!("https://{HOST}:{}/", self.https)
     }
 
     #[track_caller]
-    fn answers(&self, status: u16) -> String {
+    pub fn answers(&self, status: u16) -> String {
         eventually(&format!("{} answers {status}", self.secure()), PATIENCE, || match self.get(&self.secure())? {
             (said, body) if said == status => Ok(body),
             other => Err(format!("{other:?}")),

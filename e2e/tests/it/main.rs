@@ -5,6 +5,7 @@ mod connections;
 mod crashes;
 mod domains;
 mod edge;
+mod edge_nodes;
 mod hostile;
 mod in_cluster;
 mod internet;

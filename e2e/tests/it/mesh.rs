@@ -48,7 +48,7 @@ fn link(kubectl: &Kubectl, node: &str, other: &str) -> Result<Value, String> {
     links.iter().find(|link| link["node"] == other).cloned().ok_or_else(|| format!("no link to {other}: {said}"))
 }
 
-fn until_direct(kubectl: &Kubectl, direct: bool) {
+pub fn until_direct(kubectl: &Kubectl, direct: bool) {
     for (node, other) in [("office", "laptop"), ("laptop", "office")] {
         let what = format!("{node} reaches {other} {}", if direct { "directly" } else { "over the server" });
         eventually(&what, PATIENCE, || {

@@ -1,10 +1,12 @@
-//! Certificates from an authority, by ACME (RFC 8555): proven by HTTP-01 or TLS-ALPN-01, which every edge answers.
+//! Certificates from an authority, by ACME (RFC 8555): proven by HTTP-01 or TLS-ALPN-01, which every edge answers, or by
+//! DNS-01, whose records the operator's program makes ([`webhook`]).
 //!
 //! `instant-acme` speaks the protocol. What is kept (the account, certificates, open challenges) is kept by the caller's
 //! [`Store`], so that replicas share it; which replica orders for a host is the caller's to say, by whom it gives the host to
 //! ([`keep`]).
 
 mod keeper;
+pub mod webhook;
 
 pub use keeper::{Pace, keep};
 
@@ -23,6 +25,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use webhook::{Record, Webhook, WebhookError};
 
 /// Nothing was saved, in the words of who keeps it.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +55,21 @@ pub enum Challenge {
     Tls(Issued),
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How hosts are proven to an authority.
+#[derive(Clone, Default)]
 pub enum Proof {
     #[default]
     Http,
     TlsAlpn,
+    /// The only one that proves wildcards.
+    Dns(Arc<Webhook>),
+}
+
+impl Proof {
+    /// Whether a certificate for this host can be had by it.
+    pub fn proves(&self, host: &str) -> bool {
+        matches!(self, Self::Dns(_)) || !host.starts_with("*.")
+    }
 }
 
 /// A chain and its key, in PEM.
@@ -88,6 +101,8 @@ pub enum Error {
     Account(#[from] serde_json::Error),
     #[error("nothing can be kept: {0}")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
 }
 
 /// Who issues certificates.
@@ -141,16 +156,32 @@ impl Issuer {
 
     /// A new certificate for a host, kept before it is returned.
     pub async fn issue(&self, host: &str) -> Result<Issued, Error> {
-        let result = self.order(host).await;
-        // Closed in any case: an answer to a challenge that isn't open is nobody's business.
-        self.store.close(host).await?;
+        let mut shown = Vec::new();
+        let result = self.order(host, &mut shown).await;
+        // Taken back in any case: an answer to a challenge that isn't open is nobody's business.
+        for shown in shown {
+            self.take_back(host, shown).await?;
+        }
         let issued = result?;
         Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes())?;
         self.store.save_certificate(host, &issued).await?;
         Ok(issued)
     }
 
-    async fn order(&self, host: &str) -> Result<Issued, Error> {
+    async fn take_back(&self, host: &str, shown: Shown) -> Result<(), Error> {
+        match (shown, &self.proof) {
+            (Shown::Record(record), Proof::Dns(webhook)) => {
+                if let Err(error) = webhook.clean_up(&record).await {
+                    tracing::warn!(%error, "a record of a proof is left");
+                }
+            }
+            _ => self.store.close(host).await?,
+        }
+        Ok(())
+    }
+
+    /// `shown`: what was shown to the authority.
+    async fn order(&self, host: &str, shown: &mut Vec<Shown>) -> Result<Issued, Error> {
         let identifiers = [Identifier::Dns(host.to_string())];
         let mut order = self.account.new_order(&NewOrder::new(&identifiers)).await?;
         let mut authorizations = order.authorizations();
@@ -162,14 +193,26 @@ impl Issuer {
             let kind = match self.proof {
                 Proof::Http => ChallengeType::Http01,
                 Proof::TlsAlpn => ChallengeType::TlsAlpn01,
+                Proof::Dns(_) => ChallengeType::Dns01,
             };
             let mut challenge = authorization.challenge(kind).ok_or(Error::NoChallenge)?;
             let answer = challenge.key_authorization();
-            let open = match self.proof {
-                Proof::Http => Challenge::Http { token: challenge.token.clone(), text: answer.as_str().to_string() },
-                Proof::TlsAlpn => Challenge::Tls(challenge_certificate(host, answer.digest().as_ref())?),
+            let open = match &self.proof {
+                Proof::Dns(webhook) => {
+                    let record = Record::of(host, answer.dns_value());
+                    shown.push(Shown::Record(record.clone()));
+                    webhook.present(&record).await?;
+                    None
+                }
+                Proof::Http => {
+                    Some(Challenge::Http { token: challenge.token.clone(), text: answer.as_str().to_string() })
+                }
+                Proof::TlsAlpn => Some(Challenge::Tls(challenge_certificate(host, answer.digest().as_ref())?)),
             };
-            self.store.open(host, &open).await?;
+            if let Some(open) = open {
+                shown.push(Shown::Challenge);
+                self.store.open(host, &open).await?;
+            }
             challenge.set_ready().await?;
         }
         match order.poll_ready(&self.retries).await {
@@ -185,6 +228,12 @@ impl Issuer {
         let chain = order.poll_certificate(&self.retries).await?;
         Ok(Issued { chain, key })
     }
+}
+
+enum Shown {
+    /// By every edge.
+    Challenge,
+    Record(Record),
 }
 
 /// Why an order became invalid: the problem that the authority has with a challenge.

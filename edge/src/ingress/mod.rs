@@ -226,15 +226,9 @@ impl<'a> Compiler<'a> {
                     continue;
                 };
                 let secret = tls.secret_name.as_deref().filter(|s| !s.is_empty() && !self.annotations[at].acme);
-                let from = match (secret, &host) {
-                    (Some(secret), _) => CertificateSource::Secret(Name::new(&name.namespace, secret)),
-                    (None, Host::Exact(exact)) => CertificateSource::Automatic(exact.clone()),
-                    (None, _) => {
-                        let why =
-                            format!("TLS host {host} needs a Secret: a certificate for it can't be got by itself");
-                        self.find(&name, Reason::InvalidHost, why);
-                        continue;
-                    }
+                let from = match secret {
+                    Some(secret) => CertificateSource::Secret(Name::new(&name.namespace, secret)),
+                    None => CertificateSource::Automatic(host.to_string()),
                 };
                 let certificates = &mut self.out.routes.certificates;
                 if !certificates.iter().any(|c| c.host == host) {

@@ -154,7 +154,7 @@ async fn issued_by(proof: Proof) {
     // The challenge is answered by one replica, ordered by another.
     let (_answering, http, https, _stop) = edge(&store).await;
     let authority = Pebble::start("127.0.0.1", http.port(), https.port());
-    let issuer = issuer_of(&authority, &store, proof).await;
+    let issuer = issuer_of(&authority, &store, proof.clone()).await;
     let issued = issuer.issue(HOST).await.unwrap();
     Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes()).unwrap();
     let (begin, end) = issued.validity().unwrap();
@@ -175,6 +175,65 @@ async fn a_certificate_is_issued_for_what_http_proves() {
 #[tokio::test]
 async fn a_certificate_is_issued_for_what_tls_proves() {
     issued_by(Proof::TlsAlpn).await;
+}
+
+/// What stands for the operator's program: it makes records in the authority's own name server.
+async fn dns_program(pebble: Arc<Pebble>, asked: Arc<Mutex<Vec<String>>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/acme/", listener.local_addr().unwrap());
+    let answer = move |request: http::Request<hyper::body::Incoming>| {
+        let (pebble, asked) = (pebble.clone(), asked.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body: serde_json::Value =
+                serde_json::from_slice(&http_body_util::BodyExt::collect(body).await.unwrap().to_bytes()).unwrap();
+            let (name, value) =
+                (body["fqdn"].as_str().unwrap().to_string(), body["value"].as_str().unwrap().to_string());
+            let known = parts.headers.get("authorization").is_some_and(|given| given == "Bearer secret");
+            asked.lock().unwrap().push(format!("{} {name}", parts.uri.path()));
+            if known && parts.uri.path() == "/acme/present" {
+                let record = name.trim_end_matches('.').to_string();
+                tokio::task::spawn_blocking(move || pebble.text(&record, &value)).await.unwrap();
+            }
+            let status = if known { 200 } else { 403 };
+            let answer = http::Response::builder().status(status).body("who are you?".to_string()).unwrap();
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    };
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = hyper::service::service_fn(answer.clone());
+            let io = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_wildcard_is_issued_for_what_a_record_proves() {
+    let store = Arc::new(Memory::default());
+    // Nobody answers at any port: names alone prove.
+    let authority = Arc::new(Pebble::start("127.0.0.1", free_port().await, free_port().await));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let url = dns_program(authority.clone(), asked.clone()).await;
+    let proof = |authorization| Proof::Dns(Arc::new(webhook::Webhook::new(&url, Some(authorization)).unwrap()));
+    let issuer = issuer_of(&authority, &store, proof("Bearer secret")).await;
+    let host = "*.shop.example.org";
+    let issued = issuer.issue(host).await.unwrap();
+    Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes()).unwrap();
+    assert_eq!(store.certificates.lock().unwrap()[host], issued);
+    let both = ["/acme/present", "/acme/cleanup"].map(|path| format!("{path} _acme-challenge.shop.example.org."));
+    assert_eq!(*asked.lock().unwrap(), both);
+    assert_eq!(*store.opened.lock().unwrap(), 0, "nothing that an edge answers");
+
+    // What the program doesn't do is said in its own words, and nothing is left of it.
+    let stranger = issuer_of(&authority, &store, proof("Bearer wrong")).await;
+    let Err(Error::Webhook(error)) = stranger.issue("other.example.org").await else { panic!("issued") };
+    let told = error.to_string();
+    assert!(told.contains("403") && told.contains("who are you?") && !told.contains("Bearer"), "{told}");
+    assert_eq!(asked.lock().unwrap().last().unwrap(), "/acme/cleanup _acme-challenge.other.example.org.");
 }
 
 #[tokio::test]

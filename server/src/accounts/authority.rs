@@ -34,6 +34,8 @@ pub struct Authority {
 /// A server certificate with its chain and key, as rustls takes them.
 pub struct ServerCertificate {
     pub chain: Vec<CertificateDer<'static>>,
+    /// The chain in PEM.
+    pub chain_pem: String,
     pub key: PrivateKeyDer<'static>,
 }
 
@@ -85,6 +87,7 @@ impl Authority {
         valid_for(&mut parameters, SERVER_DAYS);
         let certificate = parameters.signed_by(key, &self.issuer)?;
         Ok(ServerCertificate {
+            chain_pem: format!("{}{}", certificate.pem(), self.certificate_pem),
             chain: vec![certificate.der().clone(), self.certificate.clone()],
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         })

@@ -9,10 +9,13 @@ use super::metadata;
 use crate::accounts::{Identity, Who};
 use crate::resources::Resource;
 use longshore_api::Status;
+use longshore_api::edge::EDGE_LABEL;
 use longshore_api::node::NODE_ID_LABEL;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-/// Labels that administrators use to keep workloads apart; a node may not touch them.
+/// Labels that administrators use to keep workloads apart; a node may not touch them, nor the one by which it would be given
+/// its cluster's certificates.
 const RESERVED_LABELS: &str = "node-restriction.kubernetes.io/";
 
 pub fn check(
@@ -28,9 +31,9 @@ pub fn check(
     let refuse = |why: String| Err(Status::forbidden(&resource.group_resource(), name, &why));
     match (resource.plural, operation) {
         ("nodes", _) if name != node => refuse(format!("node {node:?} is not allowed to modify node {name:?}")),
-        ("nodes", Operation::Create) => match reserved_labels(tree).is_empty() {
-            true => Ok(()),
-            false => refuse(format!("node {node:?} is not allowed to set labels with prefix {RESERVED_LABELS}")),
+        ("nodes", Operation::Create) => match names(&reserved_labels(tree)) {
+            labels if labels.is_empty() => Ok(()),
+            labels => refuse(format!("node {node:?} is not allowed to set the following labels: {labels}")),
         },
         ("nodes", Operation::Update) => {
             let old = old.unwrap_or(&Value::Null);
@@ -40,9 +43,12 @@ pub fn check(
             if old["metadata"]["ownerReferences"] != tree["metadata"]["ownerReferences"] {
                 return refuse(format!("node {node:?} is not allowed to modify ownerReferences"));
             }
-            match reserved_labels(old) == reserved_labels(tree) {
-                true => Ok(()),
-                false => refuse(format!("node {node:?} is not allowed to modify labels with prefix {RESERVED_LABELS}")),
+            let (old, new) = (reserved_labels(old), reserved_labels(tree));
+            let changed =
+                old.iter().filter(|label| !new.contains(label)).chain(new.iter().filter(|label| !old.contains(label)));
+            match names(&changed.copied().collect::<BTreeMap<_, _>>().into_iter().collect::<Vec<_>>()) {
+                labels if labels.is_empty() => Ok(()),
+                labels => refuse(format!("node {node:?} is not allowed to modify labels: {labels}")),
             }
         }
         ("leases", _) if metadata::text(tree, "namespace") == NODE_LEASES && name != node => {
@@ -65,7 +71,39 @@ pub fn identify(identity: &Identity, resource: &Resource, operation: Operation, 
     }
 }
 
+fn names(labels: &[(&String, &Value)]) -> String {
+    labels.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 fn reserved_labels(tree: &Value) -> Vec<(&String, &Value)> {
     let labels = tree["metadata"]["labels"].as_object();
-    labels.into_iter().flatten().filter(|(key, _)| key.starts_with(RESERVED_LABELS)).collect()
+    let reserved = |key: &str| key.starts_with(RESERVED_LABELS) || key == EDGE_LABEL;
+    labels.into_iter().flatten().filter(|(key, _)| reserved(key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::registry;
+    use longshore_api::ids::NodeId;
+
+    #[test]
+    fn a_node_does_not_choose_what_it_is_trusted_with() {
+        let identity = Identity::node(NodeId::new("n-1"), "ship");
+        let nodes = registry().by_name("nodes").unwrap();
+        let node = |labels: Value| json!({"metadata": {"name": "ship", "labels": labels}});
+        let said = |operation, old: Option<Value>, new: Value| {
+            let judged = check(&identity, nodes, operation, "", old.as_ref(), &node(new));
+            judged.err().map(|status| status.message).unwrap_or_default()
+        };
+        let refused = "nodes \"ship\" is forbidden: node \"ship\" is not allowed to";
+        let (edge, kept) = (json!({"longshore.dev/edge": "true"}), json!({"node-restriction.kubernetes.io/a": "b"}));
+        assert_eq!(said(Operation::Create, None, json!({"zone": "a"})), "");
+        let set = said(Operation::Create, None, edge.clone());
+        assert_eq!(set, format!("{refused} set the following labels: longshore.dev/edge"));
+        let old = Some(node(edge.clone()));
+        assert_eq!(said(Operation::Update, old.clone(), edge), "");
+        let both = "longshore.dev/edge, node-restriction.kubernetes.io/a";
+        assert_eq!(said(Operation::Update, old, kept), format!("{refused} modify labels: {both}"));
+    }
 }

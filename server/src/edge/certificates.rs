@@ -3,26 +3,32 @@
 //! Account, certificates and open challenges lie in the database, so that every replica answers for what one of them
 //! ordered; keys are sealed by the master key.
 
+use super::part::SECRETS;
 use crate::accounts::Accounts;
 use crate::store::{Cluster, Key, MasterKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
 use longshore_api::ids::ClusterId;
+use longshore_api::network::Name;
 use longshore_edge::Edge;
 use longshore_edge::acme::{Authority, Challenge, Issued, Issuer, Pace, Proof, Store, StoreError, Storing, keep};
 use longshore_edge::challenge::{Answering, Challenges};
 use longshore_edge::model::CertificateSource;
-use longshore_edge::tls::Certificate;
+use longshore_edge::tls::{Certificate, CertificateError};
+use parking_lot::Mutex;
 use rcgen::KeyPair;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, watch};
 
 /// The name under which the account with the authority is kept.
 const ACCOUNT: &str = "acme-account";
+/// How long a certificate of the installation's own is shown to who asks for it first; it is good for a year.
+const SHOWN: Duration = Duration::from_secs(30 * 86_400);
 /// Before an authority that could not be reached is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -36,7 +42,12 @@ struct Kept {
     accounts: Arc<Accounts>,
     authority: Option<Authority>,
     contact: Option<String>,
+    proof: Proof,
     issuer: OnceCell<Issuer>,
+    /// How many certificates the authority has given to this replica.
+    given: watch::Sender<u64>,
+    /// What the installation's own authority has signed, by host, and when.
+    signed: Mutex<HashMap<String, (Instant, Issued)>>,
 }
 
 /// A challenge as it is kept.
@@ -53,32 +64,51 @@ impl Certificates {
         accounts: Arc<Accounts>,
         authority: Option<Authority>,
         contact: Option<String>,
+        proof: Proof,
     ) -> Self {
-        Self(Arc::new(Kept { pool, master, accounts, authority, contact, issuer: OnceCell::new() }))
+        Self(Arc::new(Kept {
+            pool,
+            master,
+            accounts,
+            authority,
+            contact,
+            proof,
+            issuer: OnceCell::new(),
+            given: watch::Sender::new(0),
+            signed: Mutex::default(),
+        }))
     }
 
     pub fn has_authority(&self) -> bool {
         self.0.authority.is_some()
     }
 
+    /// Whether a certificate for this host can be got.
+    pub fn proves(&self, host: &str) -> bool {
+        !self.has_authority() || self.0.proof.proves(host)
+    }
+
+    /// Why there will be no certificate of this source, for the Ingress.
+    pub fn refuses(&self, source: &CertificateSource) -> Option<String> {
+        match source {
+            CertificateSource::Automatic(host) if !self.proves(host) => {
+                Some(format!("TLS host {host} needs a Secret: the authority proves such a host by DNS only"))
+            }
+            _ => None,
+        }
+    }
+
     /// Gives the edge what a source has now; what an authority is asked for comes by [`keep`](Self::keep). Err says what is
     /// wrong with it, for the Ingress.
     pub fn set(&self, edge: &Edge, cluster: &Cluster, source: &CertificateSource) -> Result<(), String> {
         let found = match source {
-            CertificateSource::Secret(name) => {
-                let key = Key {
-                    resource: super::part::SECRETS.into(),
-                    namespace: name.namespace.as_str().into(),
-                    name: name.name.as_str().into(),
-                };
-                let secret = cluster.get(&key).map_err(|error| error.to_string())?;
-                let secret = secret.ok_or_else(|| format!("secret {:?} not found", name.name));
-                secret.and_then(|secret| {
-                    of_secret(&secret.tree()).map_err(|why| format!("secret {:?}: {why}", name.name))
-                })
-            }
+            CertificateSource::Secret(name) => secret(cluster, name)
+                .and_then(|issued| usable(&issued).map_err(|error| format!("secret {:?}: {error}", name.name))),
             CertificateSource::Automatic(_) if self.has_authority() => return Ok(()),
-            CertificateSource::Automatic(host) => self.own(host).map_err(|error| error.to_string()),
+            CertificateSource::Automatic(host) => {
+                let own = self.own(host).map_err(|error| error.to_string());
+                own.and_then(|issued| usable(&issued).map_err(|error| error.to_string()))
+            }
         };
         let (certificate, why) = match found {
             Ok(certificate) => (Some(certificate), Ok(())),
@@ -88,11 +118,32 @@ impl Certificates {
         why
     }
 
-    /// Signed by the installation's own authority, which `ca.crt` is.
-    fn own(&self, host: &str) -> Result<Certificate, OwnError> {
+    /// What a node is given that serves a source's hosts itself; None while there is none.
+    pub async fn pem(&self, cluster: &Cluster, source: &CertificateSource) -> Option<Issued> {
+        match source {
+            CertificateSource::Secret(name) => secret(cluster, name).ok(),
+            CertificateSource::Automatic(host) if self.has_authority() => self.0.certificate(host).await,
+            CertificateSource::Automatic(host) => self.own(host).ok(),
+        }
+    }
+
+    /// Changes when the authority has given one.
+    pub fn issued(&self) -> watch::Receiver<u64> {
+        self.0.given.subscribe()
+    }
+
+    /// Signed by the installation's own authority, which `ca.crt` is: the same for everybody who shows it.
+    fn own(&self, host: &str) -> Result<Issued, rcgen::Error> {
+        let mut signed = self.0.signed.lock();
+        signed.retain(|_, (since, _)| since.elapsed() < SHOWN);
+        if let Some((_, issued)) = signed.get(host) {
+            return Ok(issued.clone());
+        }
         let key = KeyPair::generate()?;
         let made = self.0.accounts.authority().issue_server(host, &[host.to_owned()], &key)?;
-        Ok(Certificate::new(made.chain, &made.key)?)
+        let issued = Issued { chain: made.chain_pem, key: key.serialize_pem() };
+        signed.insert(host.to_owned(), (Instant::now(), issued.clone()));
+        Ok(issued)
     }
 
     /// Keeps these hosts in certificates of the authority until `hosts` is closed.
@@ -100,7 +151,7 @@ impl Certificates {
         let Some(authority) = &self.0.authority else { return };
         loop {
             let contact: Vec<&str> = self.0.contact.iter().map(String::as_str).collect();
-            let start = || Issuer::start(authority, &contact, self.0.clone(), Proof::default());
+            let start = || Issuer::start(authority, &contact, self.0.clone(), self.0.proof.clone());
             match self.0.issuer.get_or_try_init(start).await {
                 Ok(issuer) => return keep(issuer, edge, cluster, hosts, Pace::default()).await,
                 Err(error) => tracing::warn!(%error, "the authority {} can't be asked", authority.directory),
@@ -113,21 +164,22 @@ impl Certificates {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum OwnError {
-    #[error("a certificate can't be made: {0}")]
-    Making(#[from] rcgen::Error),
-    #[error(transparent)]
-    Unusable(#[from] longshore_edge::tls::CertificateError),
+fn usable(issued: &Issued) -> Result<Certificate, CertificateError> {
+    Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes())
 }
 
 /// Of a Secret of type `kubernetes.io/tls`.
-fn of_secret(secret: &serde_json::Value) -> Result<Certificate, String> {
-    let part = |name: &str| {
-        let text = secret["data"][name].as_str().ok_or_else(|| format!("it has no {name}"))?;
-        STANDARD.decode(text).map_err(|_| format!("its {name} is no base64"))
+fn secret(cluster: &Cluster, name: &Name) -> Result<Issued, String> {
+    let key =
+        Key { resource: SECRETS.into(), namespace: name.namespace.as_str().into(), name: name.name.as_str().into() };
+    let found = cluster.get(&key).map_err(|error| error.to_string())?;
+    let tree = found.ok_or_else(|| format!("secret {:?} not found", name.name))?.tree();
+    let part = |part: &str| {
+        let text = tree["data"][part].as_str().ok_or_else(|| format!("secret {:?}: it has no {part}", name.name))?;
+        let bytes = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        bytes.ok_or_else(|| format!("secret {:?}: its {part} is no text in base64", name.name))
     };
-    Certificate::from_pem(&part("tls.crt")?, &part("tls.key")?).map_err(|error| error.to_string())
+    Ok(Issued { chain: part("tls.crt")?, key: part("tls.key")? })
 }
 
 impl Kept {
@@ -207,7 +259,9 @@ impl Store for Kept {
                 issued.chain,
                 sealed
             );
-            written(query.execute(&self.pool).await)
+            written(query.execute(&self.pool).await)?;
+            self.given.send_modify(|count| *count += 1);
+            Ok(())
         })
     }
 

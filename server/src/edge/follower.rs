@@ -1,16 +1,19 @@
 //! Keeps the edge in step with one cluster's log.
 
 use super::hosts::Settled;
+use super::nodes::{Served, Told};
 use super::part::{INGRESSES, News, OTHERS, Part};
 use super::report::{self, Finding, Reporter};
 use super::{ASKED_AGAIN, Room};
 use crate::store::{Change, ChangeKind, Cluster, StoreError, Watch, WatchItem};
 use futures::future::select_all;
+use k8s_openapi::api::networking::v1::IngressTLS;
 use longshore_api::network::Name;
 use longshore_edge::Claims;
 use longshore_edge::host::Host;
 use longshore_edge::ingress::Compiled;
 use longshore_edge::model::{Backend, CertificateSource, Routes};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +28,8 @@ pub(super) struct Follower {
     cluster: Arc<Cluster>,
     part: Part,
     serving: Option<Serving>,
+    /// For the nodes that are edges.
+    told: Arc<Told>,
 }
 
 /// What there is while there is an Ingress.
@@ -46,7 +51,8 @@ struct Serving {
 
 impl Follower {
     pub fn open(room: Arc<Room>, cluster: &Arc<Cluster>) -> Result<(Self, Watch), StoreError> {
-        let mut follower = Self { room, cluster: cluster.clone(), part: Part::default(), serving: None };
+        let told = cluster.companion::<Told>();
+        let mut follower = Self { room, cluster: cluster.clone(), part: Part::default(), serving: None, told };
         let watch = cluster.follow(INGRESSES, |ingress| follower.part.take(ingress, false))?;
         Ok((follower, watch))
     }
@@ -85,6 +91,7 @@ impl Follower {
                 watches.truncate(1);
                 self.part = Part::default();
                 self.room.edge.remove(self.cluster.id());
+                self.told.set(Served::default());
                 self.let_go().await;
             }
             return Ok(());
@@ -137,11 +144,14 @@ impl Follower {
     async fn serve(&mut self) {
         let Some(serving) = &mut self.serving else { return };
         let (edge, id) = (&self.room.edge, self.cluster.id());
-        let routes = granted(&serving.compiled.routes, &serving.settled.granted);
+        let routes = serving.compiled.routes.granted(&serving.settled.granted);
         serving.backends = routes.backends().into_iter().cloned().collect();
         let before = std::mem::take(&mut serving.certificates);
         serving.certificates = routes.certificates.iter().map(|used| used.from.clone()).collect();
         serving.order(&self.room, &self.cluster, &routes);
+        let (ingresses, classes) = self.part.ours(&serving.compiled.ours);
+        let (hosts, certificates) = (serving.settled.granted.clone(), serving.certificates.clone());
+        self.told.set(Served { ingresses, classes, hosts, certificates });
         let claims = match serving.settled.granted.contains(&Host::Any) {
             true => Claims::All,
             false => Claims::Only(serving.settled.granted.iter().cloned().collect()),
@@ -157,8 +167,13 @@ impl Follower {
         // One that was made for its host is good for as long as the host is asked for.
         let made =
             |source: &&CertificateSource| matches!(source, CertificateSource::Automatic(_)) && before.contains(*source);
-        for source in serving.certificates.iter().filter(|source| !made(source)) {
-            if let Err(why) = self.room.certificates.set(edge, &self.cluster, source) {
+        for source in &serving.certificates {
+            let set = match self.room.certificates.refuses(source) {
+                Some(why) => Err(why),
+                None if made(&source) => Ok(()),
+                None => self.room.certificates.set(edge, &self.cluster, source),
+            };
+            if let Err(why) = set {
                 wrong
                     .extend(users(&self.part, source).map(|ingress| Finding::new(ingress, "InvalidCertificate", &why)));
             }
@@ -172,10 +187,11 @@ impl Follower {
         let found = serving.compiled.findings.iter();
         wrong.extend(found.map(|f| Finding::new(f.ingress.clone(), f.reason.as_str(), &f.message)));
         serving.reporter.tell_all(wrong, |name| uid(&self.part, name));
+        let places = addresses(&self.room, &self.part);
         for (name, ingress) in self.part.ingresses().filter(|(name, _)| serving.compiled.ours.contains(name)) {
             let granted = !report::hosts_of(ingress).is_disjoint(&serving.settled.granted);
             let wanted = match serving.compiled.served.contains(name) && granted {
-                true => self.room.addresses.iter().map(|text| report::address(text, &self.room.ports)).collect(),
+                true => places.clone(),
                 false => Vec::new(),
             };
             let told = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
@@ -192,14 +208,26 @@ impl Follower {
         }
         for source in &serving.certificates {
             let CertificateSource::Secret(name) = source else { continue };
-            if news.secrets.contains(name)
-                && let Err(why) = self.room.certificates.set(&self.room.edge, &self.cluster, source)
-            {
+            if !news.secrets.contains(name) {
+                continue;
+            }
+            self.told.look_again();
+            if let Err(why) = self.room.certificates.set(&self.room.edge, &self.cluster, source) {
                 let wrong = users(&self.part, source).map(|it| Finding::new(it, "InvalidCertificate", &why));
                 wrong.for_each(|finding| serving.reporter.tell(finding, |name| uid(&self.part, name)));
             }
         }
     }
+}
+
+/// Where the world finds the edge: this server's, and nodes.
+fn addresses(room: &Room, part: &Part) -> Vec<Value> {
+    let ours = room.addresses.iter().map(|text| report::address(text, &room.ports));
+    let nodes = part.edges().flat_map(|(addresses, ports)| {
+        let ports: Vec<u16> = [ports.http, ports.https].into_iter().filter(|port| *port > 0).collect();
+        addresses.iter().map(move |text| report::address(text, &ports))
+    });
+    ours.chain(nodes).collect()
 }
 
 /// Ends when hosts that were refused are to be asked for again: it is time, or one became free.
@@ -241,7 +269,8 @@ impl Serving {
     }
 
     fn order(&mut self, room: &Arc<Room>, cluster: &Cluster, routes: &Routes) {
-        let hosts: BTreeSet<String> = routes.automatic_hosts().into_iter().map(String::from).collect();
+        let hosts = routes.automatic_hosts().into_iter().filter(|host| room.certificates.proves(host));
+        let hosts: BTreeSet<String> = hosts.map(String::from).collect();
         match &self.ordered {
             Some(ordered) => {
                 ordered.send_if_modified(|known| std::mem::replace(known, hosts.clone()) != hosts);
@@ -271,31 +300,19 @@ fn hosts(routes: &Routes) -> BTreeSet<Host> {
     hosts
 }
 
-/// What is left of routes with these hosts alone. A default backend answers for all hosts that were granted.
-fn granted(routes: &Routes, granted: &BTreeSet<Host>) -> Routes {
-    let mut left = routes.clone();
-    left.hosts.retain(|routes| granted.contains(&routes.host));
-    left.certificates.retain(|used| granted.iter().any(|host| covers(host, &used.host)));
-    left
-}
-
-/// Whether who has `host` may show a certificate for `other`.
-fn covers(host: &Host, other: &Host) -> bool {
-    match other {
-        Host::Exact(name) => host.matches(name),
-        other => host == other || *host == Host::Any,
-    }
-}
-
-/// The Ingresses that name a Secret for their TLS.
-fn users<'a>(part: &'a Part, source: &CertificateSource) -> impl Iterator<Item = Name> + use<'a> {
-    let secret = match source {
-        CertificateSource::Secret(name) => name.clone(),
-        CertificateSource::Automatic(_) => Name::default(),
-    };
+/// The Ingresses whose TLS a certificate of this source is for.
+fn users<'a>(part: &'a Part, source: &'a CertificateSource) -> impl Iterator<Item = Name> + use<'a> {
     part.ingresses().filter_map(move |(name, ingress)| {
         let mut tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
-        let names = tls.any(|tls| tls.secret_name.as_deref() == Some(&secret.name));
-        (name.namespace == secret.namespace && names).then(|| name.clone())
+        let uses = match source {
+            CertificateSource::Secret(secret) => {
+                name.namespace == secret.namespace && tls.any(|tls| tls.secret_name.as_deref() == Some(&secret.name))
+            }
+            CertificateSource::Automatic(host) => {
+                let named = |tls: &IngressTLS| tls.hosts.iter().flatten().any(|h| h.eq_ignore_ascii_case(host));
+                tls.any(|tls| tls.secret_name.as_deref().unwrap_or_default().is_empty() && named(tls))
+            }
+        };
+        uses.then(|| name.clone())
     })
 }

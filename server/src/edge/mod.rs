@@ -8,6 +8,7 @@
 //! - `balancers`: Services of type LoadBalancer, at [`ports`] of the edge's address.
 //! - [`hosts`]: which cluster serves which host, and `proof` of it.
 //! - `certificates`: of Secrets, of an authority by ACME, or of the installation's own.
+//! - `nodes`: what nodes are told that serve their cluster's Ingresses themselves.
 //! - `report`: what Ingresses are told: their address, and what is wrong with them.
 //!
 //! What comes in here is not subject to network policies, as what a kubelet sends is not: an Ingress says itself what is to
@@ -18,6 +19,7 @@ mod balancers;
 mod certificates;
 mod follower;
 pub mod hosts;
+mod nodes;
 mod part;
 pub mod ports;
 mod proof;
@@ -33,7 +35,7 @@ use follower::Follower;
 use futures::future::BoxFuture;
 use hosts::{Hosts, Rules};
 use longshore_api::ids::ClusterId;
-use longshore_edge::acme::Authority;
+use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::{Edge, Family};
 use ports::PortRules;
 use sqlx::PgPool;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub authority: Option<Authority>,
     /// `mailto:…`, for the authority.
     pub contact: Option<String>,
+    /// How hosts are proven to it.
+    pub proof: Proof,
 }
 
 /// The edge of one replica. Cheap to clone.
@@ -95,7 +99,8 @@ impl EdgeRoom {
         let port =
             |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let (http, https) = (port(&settings.http), port(&settings.https));
-        let certificates = Certificates::new(pool.clone(), master, accounts, settings.authority, settings.contact);
+        let certificates =
+            Certificates::new(pool.clone(), master, accounts, settings.authority, settings.contact, settings.proof);
         let served = longshore_edge::Settings {
             reserved: settings.rules.reserved.clone(),
             https_port: https.unwrap_or(443),

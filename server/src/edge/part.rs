@@ -2,7 +2,9 @@
 
 use super::backends::{Backends, SERVICES, SLICES};
 use crate::store::{Key as StoreKey, Object};
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use longshore_api::edge::{self, ADDRESS_ANNOTATION, EDGE_LABEL, Ports};
 use longshore_api::network::Name;
 use longshore_edge::ingress::{Compiled, compile};
 use longshore_edge::model::Backend;
@@ -13,13 +15,16 @@ use std::sync::Arc;
 
 pub const INGRESSES: &str = "ingresses.networking.k8s.io";
 pub const SECRETS: &str = "secrets";
+pub const NODES: &str = "nodes";
 /// What is followed only while there is an Ingress.
-pub const OTHERS: [&str; 4] = ["ingressclasses.networking.k8s.io", SERVICES, SLICES, SECRETS];
+pub const OTHERS: [&str; 5] = ["ingressclasses.networking.k8s.io", SERVICES, SLICES, SECRETS, NODES];
 
 #[derive(Default)]
 pub struct Part {
     ingresses: BTreeMap<Name, Ingress>,
     classes: BTreeMap<Arc<str>, IngressClass>,
+    /// Of nodes that serve Ingresses themselves and are ready: where the world finds each.
+    edges: BTreeMap<Arc<str>, (Vec<String>, Ports)>,
     backends: Backends,
     news: News,
 }
@@ -27,7 +32,7 @@ pub struct Part {
 /// What has changed since it was last asked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
-    /// Ingresses or classes: everything is to be looked at.
+    /// Ingresses, classes or nodes that are edges: everything is to be looked at.
     pub routes: bool,
     /// Services whose endpoints may be others.
     pub services: BTreeSet<Name>,
@@ -71,6 +76,12 @@ impl Part {
             SECRETS => {
                 self.news.secrets.insert(key);
             }
+            NODES => {
+                let marked = object.labels.get(EDGE_LABEL).is_some_and(|value| value == "true");
+                let found = (marked && !deleted).then(|| read::<Node>(object)).flatten().and_then(edge);
+                self.news.routes |= self.edges.get(name) != found.as_ref();
+                set(&mut self.edges, name.clone(), found);
+            }
             _ => self.backends.take(object, deleted),
         }
     }
@@ -81,9 +92,35 @@ impl Part {
         compile(&ingresses, &classes)
     }
 
+    /// What is ours of `ingresses`, and all classes.
+    pub fn ours(&self, ours: &BTreeSet<Name>) -> (Vec<Ingress>, Vec<IngressClass>) {
+        let ingresses = self.ingresses.iter().filter(|(name, _)| ours.contains(name));
+        (ingresses.map(|(_, ingress)| ingress.clone()).collect(), self.classes.values().cloned().collect())
+    }
+
+    /// Where the world finds the nodes that are edges.
+    pub fn edges(&self) -> impl Iterator<Item = &(Vec<String>, Ports)> {
+        self.edges.values()
+    }
+
     pub fn targets(&self, backend: &Backend) -> BTreeSet<Target> {
         self.backends.targets(backend)
     }
+}
+
+/// Where the world finds a node; None for one that isn't ready.
+fn edge(node: Node) -> Option<(Vec<String>, Ports)> {
+    let status = node.status.unwrap_or_default();
+    let is = |c: &NodeCondition| c.type_ == "Ready" && c.status == "True";
+    status.conditions.iter().flatten().find(|c| is(c))?;
+    let annotations = node.metadata.annotations.unwrap_or_default();
+    let of = |kind: &str| {
+        let addresses = status.addresses.iter().flatten().filter(|a| a.type_ == kind);
+        addresses.map(|a| a.address.clone()).collect::<Vec<_>>()
+    };
+    let told = annotations.get(ADDRESS_ANNOTATION).map(|text| vec![text.trim().to_string()]);
+    let found = [told.unwrap_or_default(), of("ExternalIP"), of("InternalIP")];
+    found.into_iter().find(|found| !found.is_empty()).map(|addresses| (addresses, edge::ports(&annotations)))
 }
 
 fn set<K: Ord, V>(all: &mut BTreeMap<K, V>, key: K, value: Option<V>) {

@@ -2,7 +2,7 @@
 //! it. Whoever is refused is refused before the upgrade, by a `Status`.
 
 use super::proof::{self, Seen};
-use super::{Agents, Gateway, Member, Nodes};
+use super::{Agents, Edges, Gateway, Member, Nodes};
 use crate::apiserver::{Api, Context, DeleteOptions, GetOptions};
 use crate::resources::registry;
 use crate::socket::Socket;
@@ -40,8 +40,15 @@ struct Door {
 }
 
 /// Everything below `/node/v1`. `clusters` is the router of `/clusters/…`, which serves agents through their tunnels, too.
-pub fn router(gateway: Gateway, api: Api, nodes: Arc<dyn Nodes>, store: Store, clusters: Router) -> Router {
-    let agents = Agents::new(gateway.sessions().clone(), nodes.clone(), store.clone(), clusters);
+pub fn router(
+    gateway: Gateway,
+    api: Api,
+    nodes: Arc<dyn Nodes>,
+    edges: Option<Arc<dyn Edges>>,
+    store: Store,
+    clusters: Router,
+) -> Router {
+    let agents = Agents::new(gateway.sessions().clone(), nodes.clone(), edges, store.clone(), clusters);
     let door = Door { gateway, api, nodes, store, agents, seen: Seen::default() };
     Router::new()
         .route(JOIN_PATH, post(join))

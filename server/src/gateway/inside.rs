@@ -3,16 +3,18 @@
 
 use super::http::refusal;
 use super::kubernetes::Kubernetes;
-use super::{Member, Nodes, network};
+use super::{Edges, Member, Nodes, network};
 use crate::accounts::Identity;
 use crate::store::Store;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use futures::StreamExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use longshore_api::Status;
+use longshore_api::edge::{CHALLENGE_PATH, EDGE_PATH};
 use longshore_api::ids::ClusterId;
 use longshore_api::network::NETWORK_PATH;
 use longshore_api::node::RAW_KUBERNETES_PATH;
@@ -26,16 +28,27 @@ use tower::ServiceExt;
 #[derive(Clone)]
 pub(super) struct Inside {
     cluster: ClusterId,
+    /// The Node object's name.
+    node: Arc<str>,
     identity: Identity,
+    edges: Option<Arc<dyn Edges>>,
     store: Store,
     api: Router,
     kubernetes: Kubernetes,
 }
 
 impl Inside {
-    pub fn new(member: &Member, nodes: Arc<dyn Nodes>, store: Store, api: Router) -> Self {
+    pub fn new(
+        member: &Member,
+        nodes: Arc<dyn Nodes>,
+        edges: Option<Arc<dyn Edges>>,
+        store: Store,
+        api: Router,
+    ) -> Self {
         Self {
             cluster: member.cluster.clone(),
+            node: member.name.as_str().into(),
+            edges,
             identity: Identity::node(member.node.clone(), &member.name),
             kubernetes: Kubernetes::new(member.cluster.clone(), nodes, api.clone()),
             store,
@@ -71,6 +84,12 @@ impl Inside {
         if path == NETWORK_PATH {
             return network::serve(&self.store, &self.cluster).await;
         }
+        if path == EDGE_PATH {
+            return self.edge().await.unwrap_or_else(refusal);
+        }
+        if let Some((host, token)) = path.strip_prefix(CHALLENGE_PATH).and_then(|rest| rest.split_once('/')) {
+            return self.challenge(host, token).await.unwrap_or_else(|| refusal(Status::no_such_path()));
+        }
         let cluster = path.strip_prefix("/clusters/").and_then(|rest| rest.split('/').next());
         if cluster != Some(self.cluster.as_str()) {
             return refusal(Status::no_such_path());
@@ -78,5 +97,18 @@ impl Inside {
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(self.identity);
         self.api.oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+
+    /// What a node that is an edge serves.
+    async fn edge(&self) -> Result<Response, Status> {
+        let edges = self.edges.as_ref().ok_or_else(Status::no_such_path)?;
+        let cluster = self.store.cluster(&self.cluster).await;
+        let cluster = cluster.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(network::lines_of(edges.follow(cluster, &self.node)?.map(Ok::<_, Infallible>)))
+    }
+
+    async fn challenge(&self, host: &str, token: &str) -> Option<Response> {
+        let text = self.edges.as_ref()?.challenge(host, token).await?;
+        Some(Response::new(Body::from(text)))
     }
 }

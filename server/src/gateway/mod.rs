@@ -11,7 +11,8 @@
 //!   to pods.
 //! - [`download`]: the script to paste, and the agent it fetches.
 //!
-//! What this room needs of `accounts` is the trait [`Nodes`], so that it can be tested without a database.
+//! What this room needs of `accounts` is the trait [`Nodes`], and of `edge` [`Edges`], so that it can be tested without a
+//! database.
 //!
 //! [`NodeProxy`]: crate::apiserver::node_proxy::NodeProxy
 
@@ -31,8 +32,11 @@ pub mod sessions;
 #[cfg(test)]
 pub mod testing;
 
+use crate::store::Cluster;
+use bytes::Bytes;
 pub use departures::Departures;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use longshore_api::Status;
 use longshore_api::ids::{ClusterId, NodeId};
 use longshore_api::node::{Join, Joined, Renewed};
@@ -69,6 +73,14 @@ pub trait Nodes: Send + Sync + 'static {
     /// What the cluster's API server presents to its pods: names `kubernetes`, `kubernetes.default`, …, and the address of
     /// Service `kubernetes`; ALPN h2 and http/1.1.
     fn cluster_tls<'a>(&'a self, cluster: &'a ClusterId) -> BoxFuture<'a, Result<Arc<rustls::ServerConfig>, Status>>;
+}
+
+/// What nodes that serve Ingresses are told of them: implemented by `edge`.
+pub trait Edges: Send + Sync + 'static {
+    /// Lines of JSON, each a [`longshore_api::edge::Edge`], for as long as the node is an edge; 403 where it isn't.
+    fn follow(&self, cluster: Arc<Cluster>, node: &str) -> Result<BoxStream<'static, Bytes>, Status>;
+    /// What an authority is to find at a host.
+    fn challenge<'a>(&'a self, host: &'a str, token: &'a str) -> BoxFuture<'a, Option<String>>;
 }
 
 /// The way to connected nodes. Cheap to clone.

@@ -2,7 +2,7 @@
 
 use super::inside::Inside;
 use super::keeper::Keeper;
-use super::{Member, Nodes, Sessions};
+use super::{Edges, Member, Nodes, Sessions};
 use crate::store::Store;
 use axum::Router;
 use longshore_tunnel::{Config, Incoming, Messages, Side, Tunnel};
@@ -18,6 +18,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 pub struct Agents {
     sessions: Sessions,
     nodes: Arc<dyn Nodes>,
+    /// Where this replica has an edge.
+    edges: Option<Arc<dyn Edges>>,
     /// The router of `/clusters/…`.
     clusters: Router,
     store: Store,
@@ -25,9 +27,15 @@ pub struct Agents {
 }
 
 impl Agents {
-    pub fn new(sessions: Sessions, nodes: Arc<dyn Nodes>, store: Store, clusters: Router) -> Self {
+    pub fn new(
+        sessions: Sessions,
+        nodes: Arc<dyn Nodes>,
+        edges: Option<Arc<dyn Edges>>,
+        store: Store,
+        clusters: Router,
+    ) -> Self {
         let keeper = Keeper::new(store.clone(), sessions.clone());
-        Self { sessions, nodes, clusters, store, keeper }
+        Self { sessions, nodes, edges, clusters, store, keeper }
     }
 
     /// Serves the tunnel until it ends, or until the node may not be here any more.
@@ -37,7 +45,8 @@ impl Agents {
         self.sessions.attach(cluster, node, name, opener.clone());
         self.keeper.keep(cluster);
         tracing::info!(%cluster, %node, "node {name} of cluster {cluster} is connected");
-        let inside = Inside::new(&member, self.nodes.clone(), self.store.clone(), self.clusters.clone());
+        let (nodes, edges) = (self.nodes.clone(), self.edges.clone());
+        let inside = Inside::new(&member, nodes, edges, self.store.clone(), self.clusters.clone());
         let why = tokio::select! {
             () = serve(incoming, inside) => opener.ended().await.to_string(),
             () = self.dismissed(&credential) => "its credential is no good any more".to_string(),

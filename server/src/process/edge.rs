@@ -5,12 +5,14 @@ use super::serving::ServeError;
 use crate::edge;
 use crate::edge::hosts::Rules;
 use crate::edge::ports::PortRules;
-use clap::Args;
-use longshore_edge::acme::Authority;
+use clap::{Args, ValueEnum};
+use longshore_edge::acme::webhook::Webhook;
+use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::host::Host;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// Where the world reaches apps.
@@ -44,12 +46,47 @@ pub struct EdgeArgs {
     /// Certificates that vouch for the ACME directory (default: those this machine trusts)
     #[arg(long, value_name = "FILE", env = "LONGSHORE_EDGE_ACME_ROOTS")]
     edge_acme_roots: Option<PathBuf>,
+    /// How hosts are proven to the authority; dns-01 proves wildcards, too, and needs --edge-acme-webhook
+    #[arg(long, value_enum, default_value_t, value_name = "CHALLENGE", env = "LONGSHORE_EDGE_ACME_CHALLENGE")]
+    edge_acme_challenge: ChallengeKind,
+    /// What makes DNS records for dns-01: it is sent POST URL/present and URL/cleanup as lego's httpreq is
+    #[arg(long, value_name = "URL", env = "LONGSHORE_EDGE_ACME_WEBHOOK")]
+    edge_acme_webhook: Option<String>,
+    /// A file with the Authorization header for it
+    #[arg(long, value_name = "FILE", env = "LONGSHORE_EDGE_ACME_WEBHOOK_AUTHORIZATION")]
+    edge_acme_webhook_authorization: Option<PathBuf>,
     /// Whom the authority may write to
     #[arg(long, value_name = "EMAIL", env = "LONGSHORE_EDGE_ACME_EMAIL")]
     edge_acme_email: Option<String>,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ChallengeKind {
+    #[default]
+    #[value(name = "http-01")]
+    Http,
+    #[value(name = "tls-alpn-01")]
+    TlsAlpn,
+    #[value(name = "dns-01")]
+    Dns,
+}
+
 impl EdgeArgs {
+    fn proof(&self) -> Result<Proof, ServeError> {
+        match self.edge_acme_challenge {
+            ChallengeKind::Http => return Ok(Proof::Http),
+            ChallengeKind::TlsAlpn => return Ok(Proof::TlsAlpn),
+            ChallengeKind::Dns => {}
+        }
+        let url = self.edge_acme_webhook.as_deref().unwrap_or_default();
+        let authorization = self.edge_acme_webhook_authorization.as_ref();
+        let read =
+            |path: &PathBuf| std::fs::read_to_string(path).map_err(|_| ServeError::EdgeWebhookFile(path.clone()));
+        let authorization = authorization.map(read).transpose()?;
+        let webhook = Webhook::new(url, authorization.as_deref().map(str::trim));
+        webhook.map(|webhook| Proof::Dns(Arc::new(webhook))).ok_or_else(|| ServeError::EdgeWebhook(url.into()))
+    }
+
     /// Binds the edge's ports; None where it has none. `listen` and `advertised`: of the dashboard, whose names are nobody
     /// else's. `open`: unless said otherwise.
     pub async fn prepare(
@@ -61,6 +98,7 @@ impl EdgeArgs {
         if self.edge_http.is_none() && self.edge_https.is_none() {
             return Ok(None);
         }
+        let proof = self.proof()?;
         let domain = match self.edge_domain.map(|domain| domain.trim_end_matches('.').to_ascii_lowercase()) {
             Some(domain) if !matches!(Host::parse(&domain), Some(Host::Exact(_))) => {
                 return Err(ServeError::EdgeDomain(domain));
@@ -89,6 +127,7 @@ impl EdgeArgs {
             ports,
             authority: self.edge_acme.map(|directory| Authority { directory, roots }),
             contact: self.edge_acme_email.map(|email| format!("mailto:{email}")),
+            proof,
         }))
     }
 }

@@ -61,6 +61,10 @@ pub enum ServeError {
     MasterKey(PathBuf),
     #[error("the edge's domain {0:?} is no name")]
     EdgeDomain(String),
+    #[error("the DNS webhook {0:?} is no URL, or what it is to be asked with is no header")]
+    EdgeWebhook(String),
+    #[error("the DNS webhook's authorization can't be read: {0}")]
+    EdgeWebhookFile(PathBuf),
     #[error("{0} is in use by another server")]
     InUse(PathBuf),
 }

@@ -1,11 +1,18 @@
 //! Which cluster serves which host, as Ingresses are told.
 
 use crate::installation::Installation;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use longshore_api::edge::{Edge, Source};
 use longshore_api::ids::ClusterId;
+use longshore_api::network::Name;
+use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::host::Host;
 use longshore_server::edge::Settings;
 use longshore_server::edge::hosts::Rules;
 use longshore_server::edge::ports::PortRules;
+use longshore_server::gateway::Edges;
 use longshore_server::store::NewCluster;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -13,6 +20,10 @@ use std::time::Duration;
 const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
 
 async fn installation() -> Installation {
+    with_authority(None).await
+}
+
+async fn with_authority(authority: Option<Authority>) -> Installation {
     let reserved = vec![Host::parse("longshore.example").expect("a host")];
     let rules = Rules { open: true, reserved, ..Rules::default() };
     let addresses = vec!["192.0.2.7".to_string()];
@@ -24,8 +35,9 @@ async fn installation() -> Installation {
         rules,
         addresses,
         ports,
-        authority: None,
+        authority,
         contact: None,
+        proof: Proof::default(),
     })
     .await
 }
@@ -102,6 +114,93 @@ async fn an_ingress_is_told_what_is_wrong_with_it() {
     new["spec"]["tls"] = tls["spec"]["tls"].clone();
     assert_eq!(here.api("PUT", &path, new).await.status, 200);
     assert_eq!(is_warned(&here, cluster, "InvalidCertificate").await, "secret \"gone\" not found");
+}
+
+#[tokio::test]
+async fn a_wildcard_that_http_cannot_prove_needs_a_secret() {
+    let directory = "https://127.0.0.1:1/dir".to_string();
+    let here = with_authority(Some(Authority { directory, roots: None })).await;
+    let cluster = here.cluster();
+    make(&here, cluster, "wild", "*.a.com").await;
+    is_told_its_address(&here, cluster, "wild").await;
+    let path = format!("{INGRESSES}/wild");
+    let mut new = here.api("GET", &path, json!({})).await.json();
+    new["spec"]["tls"] = json!([{"hosts": ["*.a.com"]}]);
+    assert_eq!(here.api("PUT", &path, new).await.status, 200);
+    let told = is_warned(&here, cluster, "InvalidCertificate").await;
+    assert_eq!(told, "TLS host *.a.com needs a Secret: the authority proves such a host by DNS only");
+}
+
+/// What a node is told next; None at the end.
+async fn told(lines: &mut BoxStream<'static, Bytes>) -> Option<Edge> {
+    let line = tokio::time::timeout(Duration::from_secs(30), lines.next()).await.expect("a line or the end");
+    line.map(|line| serde_json::from_slice(&line).expect("a line"))
+}
+
+/// Gives node `n1` these labels alone.
+async fn mark(here: &Installation, labels: Value) {
+    loop {
+        let mut node = here.api("GET", "/api/v1/nodes/n1", json!({})).await.json();
+        node["metadata"]["labels"] = labels.clone();
+        match here.api("PUT", "/api/v1/nodes/n1", node).await.status.as_u16() {
+            200 => return,
+            // It was just given its range.
+            409 => {}
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_marked_is_told_what_to_serve() {
+    let here = installation().await;
+    let cluster = here.cluster();
+    let log = here.app.store.cluster(cluster).await.expect("the cluster loads");
+    let edges = here.app.edge.clone().expect("an edge");
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    assert_eq!(here.api("POST", "/api/v1/nodes", node).await.status, 201);
+    let refused = edges.follow(log.clone(), "n1").err().expect("it isn't marked");
+    assert_eq!(refused.code, 403);
+    assert_eq!(edges.follow(log.clone(), "n2").err().expect("it isn't there").code, 403);
+
+    make(&here, cluster, "web", "a.com").await;
+    is_told_its_address(&here, cluster, "web").await;
+    mark(&here, json!({"longshore.dev/edge": "true"})).await;
+    let mut lines = edges.follow(log.clone(), "n1").expect("it is marked");
+    let first = told(&mut lines).await.expect("the whole");
+    assert_eq!((&first.hosts[..], first.ingresses.len()), (&["a.com".to_string()][..], 1));
+    assert_eq!(first.ingresses[0]["metadata"]["name"], "web");
+    assert!(first.certificates.is_empty());
+
+    // A Secret that an Ingress names comes with its key; others are nobody's business.
+    let authority = rcgen::generate_simple_self_signed(vec!["a.com".to_string()]).expect("a certificate");
+    let (chain, key) = (authority.cert.pem(), authority.signing_key.serialize_pem());
+    for name in ["named", "other"] {
+        let data = json!({"tls.crt": chain, "tls.key": key});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name}, "stringData": data});
+        assert_eq!(here.api("POST", "/api/v1/namespaces/default/secrets", secret).await.status, 201);
+    }
+    let path = format!("{INGRESSES}/web");
+    let mut new = here.api("GET", &path, json!({})).await.json();
+    new["spec"]["tls"] = json!([{"hosts": ["a.com"], "secretName": "named"}]);
+    assert_eq!(here.api("PUT", &path, new).await.status, 200);
+    let second = told(&mut lines).await.expect("a change");
+    let sources: Vec<_> = second.certificates.iter().map(|c| (c.source.clone(), c.key == key)).collect();
+    assert_eq!(sources, [(Source::Secret(Name::new("default", "named")), true)]);
+
+    // What the installation signs itself is signed once: nobody is told of it again and again.
+    new = here.api("GET", &path, json!({})).await.json();
+    new["spec"]["tls"] = json!([{"hosts": ["a.com"]}]);
+    assert_eq!(here.api("PUT", &path, new).await.status, 200);
+    let third = told(&mut lines).await.expect("a change");
+    assert_eq!(third.certificates[0].source, Source::Automatic("a.com".into()));
+    is_told_its_address(&here, cluster, "web").await;
+    assert!(lines.next().now_or_never().is_none());
+
+    // Without its mark it is told nothing more.
+    mark(&here, json!({})).await;
+    make(&here, cluster, "more", "b.com").await;
+    assert_eq!(told(&mut lines).await, None);
 }
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";

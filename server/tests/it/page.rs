@@ -97,8 +97,13 @@ async fn what_a_browser_takes_is_what_it_gets() {
 #[tokio::test]
 async fn pieces_are_named_where_they_are_fetched_from() {
     let (_, named) = index().await;
-    let script =
-        |stem: &str| named.iter().find(|n| n.starts_with(&format!("/assets/{stem}-"))).expect("a script").clone();
+    let script = |stem: &str| {
+        named
+            .iter()
+            .find(|n| n.starts_with(&format!("/assets/{stem}-")) && n.ends_with(".js"))
+            .expect("a script")
+            .clone()
+    };
     let text = async |path: String| String::from_utf8(body(get(&path, "").await).await).unwrap();
     let (start, loader) = (text(script("start")).await, text(script("pieces")).await);
     assert!(loader.contains(&script("page")), "the loader takes its imports from the page's own glue");

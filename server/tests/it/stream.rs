@@ -167,10 +167,18 @@ impl Socket {
         }
     }
 
+    /// The next list. Changes of other subscriptions may come between.
     async fn list(&mut self) -> List {
-        match self.hear().await {
-            Some(ServerFrame::List(list)) => list,
-            other => panic!("not a list: {other:?}"),
+        let mut others = Vec::new();
+        loop {
+            match self.hear().await {
+                Some(ServerFrame::List(list)) => {
+                    assert!(!others.contains(&list.id), "a change before its list");
+                    return list;
+                }
+                Some(ServerFrame::Changes(changes)) => others.push(changes.id),
+                other => panic!("not a list: {other:?}"),
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! The cluster's names are answered at once, from the network map in memory, also while the server is away; all others are
 //! asked of the host's resolvers, each by a task of its own.
 
+mod ready;
 mod upstream;
 mod zone;
 
@@ -14,6 +15,7 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 use nlink::netlink::namespace::Netns;
 use rand::seq::SliceRandom;
+use ready::Ready;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use upstream::{Told, Upstream};
@@ -43,6 +45,9 @@ pub struct Server(Arc<Inner>);
 
 struct Inner {
     map: Arc<Known>,
+    /// How often the map has changed.
+    version: watch::Receiver<u64>,
+    ready: Ready,
     upstream: Upstream,
     asking: Semaphore,
     connections: Arc<Semaphore>,
@@ -51,6 +56,8 @@ struct Inner {
 /// What becomes of a question.
 enum Reply {
     Now(Vec<u8>),
+    /// The same to whoever asks it, until the map changes.
+    Same(Vec<u8>),
     /// The cluster's part of the answer, and who else is asked.
     Later(Box<Asked>),
     /// It is no question.
@@ -69,7 +76,8 @@ impl Server {
     pub fn new(map: Arc<Known>, resolv_conf: PathBuf) -> Self {
         let upstream = Upstream::new(resolv_conf);
         let (asking, connections) = (Semaphore::new(ASKED_AT_ONCE), Arc::new(Semaphore::new(CONNECTIONS)));
-        Self(Arc::new(Inner { map, upstream, asking, connections }))
+        let version = map.changes();
+        Self(Arc::new(Inner { map, version, ready: Ready::default(), upstream, asking, connections }))
     }
 
     /// Answers at the address of the Service as long as that stays the same and the namespace lives; then again. Never
@@ -95,14 +103,25 @@ impl Server {
 
     async fn datagrams(self, socket: Arc<UdpSocket>) {
         let mut buffer = vec![0; usize::from(u16::MAX)];
+        let mut answer = Vec::with_capacity(usize::from(LARGEST));
         loop {
             let (length, from) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
                 // What an ICMP message says of an earlier answer.
                 Err(_) => continue,
             };
-            match self.reply(&buffer[..length], LARGEST) {
+            let question = &buffer[..length];
+            let version = *self.0.version.borrow();
+            if self.0.ready.write(version, question, &mut answer) {
+                drop(socket.send_to(&answer, from).await);
+                continue;
+            }
+            match self.reply(question, LARGEST) {
                 Reply::Now(answer) => drop(socket.send_to(&answer, from).await),
+                Reply::Same(answer) => {
+                    self.0.ready.keep(version, question, &answer);
+                    drop(socket.send_to(&answer, from).await);
+                }
                 Reply::Later(asked) => {
                     let (this, socket) = (self.clone(), socket.clone());
                     tokio::spawn(async move { socket.send_to(&this.ask(*asked).await, from).await });
@@ -128,7 +147,7 @@ impl Server {
             let mut question = vec![0; usize::from(length)];
             timeout(IDLE, client.read_exact(&mut question)).await??;
             let answer = match self.reply(&question, u16::MAX) {
-                Reply::Now(answer) => answer,
+                Reply::Now(answer) | Reply::Same(answer) => answer,
                 Reply::Later(asked) => self.ask(*asked).await,
                 Reply::Nothing => return Ok(()),
             };
@@ -163,7 +182,9 @@ impl Server {
         let kind = query.query_type();
         let left = self.0.map.read(|map| fill(map, &mut answer, query.name(), kind));
         match left {
-            None => Reply::Now(written(&answer, limit)),
+            // Several answers stand in another order each time.
+            None if answer.answers.len() > 1 => Reply::Now(written(&answer, limit)),
+            None => Reply::Same(written(&answer, limit)),
             Some(name) => Reply::Later(Box::new(Asked { answer, limit, name, kind })),
         }
     }

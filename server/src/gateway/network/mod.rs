@@ -8,7 +8,8 @@ use super::http::refusal;
 use crate::store::{Store, StoreError};
 use axum::body::Body;
 use axum::response::Response;
-use futures::stream;
+use bytes::Bytes;
+use futures::stream::{self, Stream};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use longshore_api::Status;
@@ -30,6 +31,13 @@ pub(super) async fn serve(store: &Store, cluster: &ClusterId) -> Response {
         let lines = reader.next().await?;
         Some((Ok::<_, Infallible>(lines), reader))
     });
+    lines_of(lines)
+}
+
+/// Lines of JSON, each as soon as it is there.
+pub(super) fn lines_of<E: Into<axum::BoxError> + 'static>(
+    lines: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+) -> Response {
     let mut response = Response::new(Body::from_stream(lines));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     response

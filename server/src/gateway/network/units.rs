@@ -4,6 +4,7 @@ use crate::store::Object;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use longshore_api::edge::{self, EDGE_LABEL};
 use longshore_api::network::{
     Answer, Endpoint, EndpointPort, Endpoints, Frame, Key, MESH_ENDPOINTS_ANNOTATION, MESH_KEYS_ANNOTATION, Name, Node,
     Protocol, Service, ServicePort,
@@ -67,12 +68,14 @@ fn read<T: DeserializeOwned>(object: &Object) -> Option<T> {
 fn node(node: core::Node) -> Node {
     let spec = node.spec.unwrap_or_default();
     let mut labels = node.metadata.labels.unwrap_or_default();
-    let mut annotations = node.metadata.annotations.unwrap_or_default();
-    let mut listed = |annotation: &str| {
-        let text = annotations.remove(annotation).unwrap_or_default();
+    let annotations = node.metadata.annotations.unwrap_or_default();
+    let serves = labels.get(EDGE_LABEL).is_some_and(|value| value == "true");
+    let listed = |annotation: &str| {
+        let text = annotations.get(annotation).map(String::as_str).unwrap_or_default();
         text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(String::from).collect()
     };
     Node {
+        edge: serves.then(|| edge::ports(&annotations)),
         name: node.metadata.name.unwrap_or_default(),
         id: labels.remove(NODE_ID_LABEL).unwrap_or_default(),
         pod_range: spec.pod_cidr.unwrap_or_default(),
@@ -239,5 +242,14 @@ mod tests {
         assert_eq!(node.pod_range_v6, "fd00:1::/64");
         assert_eq!(node.mesh_keys, ["k", "j"]);
         assert_eq!(node.mesh_endpoints, ["192.0.2.1:5", "192.0.2.2:6"]);
+        assert_eq!(node.edge, None);
+        let marked = |value: &str| {
+            let annotations = json!({"longshore.dev/edge-http-port": "8080"});
+            let tree = json!({"metadata": {"name": "n1", "labels": {"longshore.dev/edge": value}, "annotations": annotations}});
+            let Some(Frame::Node(node)) = of("nodes", "n1", tree).1 else { panic!("a node") };
+            node.edge
+        };
+        assert_eq!(marked("true"), Some(edge::Ports { http: 8080, https: 443 }));
+        assert_eq!(marked("false"), None);
     }
 }
