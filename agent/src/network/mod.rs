@@ -437,7 +437,7 @@ impl PodNetwork {
         if let Some(slice) = slices.v6 {
             firewall::on_host(&self.host, &self.names, transfer.v6(), &published_v6).await?;
             v6::route(&host, &uplink, transfer.v6(), slice).await?;
-            v6::forward(&self.host, &self.names)?;
+            v6::forward(&host, &self.host, &self.names).await?;
             iptables::accept(&self.host, &self.names, Family::Ip6).await?;
         }
         let routed = host::route(&host, &used, &uplink, transfer, slices.v4).await?;

@@ -1,6 +1,7 @@
 //! What IPv6 takes beside IPv4 on cables and in namespaces: addresses without the wait for duplicates (they can have none
 //! here), routers by their link-local address, and nothing believed that neighbours announce.
 
+use super::host::TRANSFERS_V6;
 use super::links::{self, Ends, Netlink, doing};
 use super::{Error, addresses::Slices, names};
 use ipnet::Ipv6Net;
@@ -105,10 +106,16 @@ pub async fn route(host: &Netlink, uplink: &str, ends: Ends, slice: Ipv6Net) -> 
     host.replace_route(route).await.map_err(doing("set the host's route to its pods"))
 }
 
-/// Without it no packet of a pod leaves the machine. A host that learns its own way out from a router goes on doing so: by
-/// itself the kernel stops that when it passes packets on.
-pub fn forward(host: &Netns, names: &names::Names) -> Result<(), Error> {
+/// Without it no packet of a pod leaves the machine; a host that has no IPv6 with anybody stays as it is. One that learns its
+/// own way out from a router goes on doing so: by itself the kernel stops that when it passes packets on.
+pub async fn forward(netlink: &Netlink, host: &Netns, names: &names::Names) -> Result<(), Error> {
     const DOING: &str = "let the host forward packets of IPv6";
+    let others = |ip: &Ipv6Addr| !ip.is_loopback() && !ip.is_unicast_link_local() && !TRANSFERS_V6.contains(ip);
+    let addresses = netlink.get_addresses().await.map_err(doing(DOING))?;
+    let mut own = addresses.iter().filter_map(|address| address.local().or(address.address()));
+    if !own.any(|ip| matches!(ip, IpAddr::V6(ip) if others(ip))) {
+        return Ok(());
+    }
     let sysctl = host.sysctl();
     if sysctl.get(&ipv6_conf_key("all", "forwarding")).map_err(doing(DOING))?.trim() == "1" {
         return Ok(());

@@ -148,6 +148,21 @@ async fn a_host_without_it_has_ipv4_alone() {
     assert!(!nft(&machine.host, &["list", "tables"]).contains("ip6"));
 }
 
+#[tokio::test]
+async fn a_host_that_has_it_with_nobody_stays_as_it_is() {
+    let machine = Machine::new().await;
+    let agent = agent(&machine, "c-a", BOTH);
+    let ((a, a_ip), (b, b_ip)) = (pod(&machine, &agent, "a").await, pod(&machine, &agent, "b").await);
+    serve(&b.netns, ANY, 8080);
+    assert_eq!(call(&a.netns, b_ip, 8080).await.unwrap().1, a_ip);
+    call(&machine.host, b_ip, 8080).await.unwrap();
+    let forwards = || machine.host.sysctl().get("net.ipv6.conf.all.forwarding").unwrap();
+    assert_eq!(forwards().trim(), "0");
+    run(&machine.host, "ip", &["address", "add", &format!("{HOST_V6}/64"), "dev", "eth0", "nodad"]);
+    pod(&machine, &agent, "c").await;
+    assert_eq!(forwards().trim(), "1");
+}
+
 fn service(addresses: &[&str]) -> Frame {
     Frame::Service(Service {
         namespace: "ns".into(),

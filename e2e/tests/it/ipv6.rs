@@ -47,7 +47,7 @@ fn texts(value: &Value, field: &str) -> Vec<String> {
 #[test]
 fn pods_on_machines_apart_reach_each_other_by_ipv6() {
     let machine = Machine::start();
-    let mut installation = Installation::start_on(machine.host());
+    let installation = Installation::start_on(machine.host());
     let here = Docker::start(&installation.folder().join("docker"));
     let there = Docker::start_in(&installation.folder().join("docker-there"), Some(machine.name()));
     here.make_sample_image();
