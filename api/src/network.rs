@@ -68,6 +68,11 @@ pub struct Cluster {
     /// CIDRs.
     pub pod_range: String,
     pub service_range: String,
+    /// Empty in clusters with IPv4 only.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pod_range_v6: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service_range_v6: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +85,9 @@ pub struct Node {
     /// Its slice of the pod range, as CIDR; empty while it has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub pod_range: String,
+    /// The same of IPv6.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pod_range_v6: String,
     /// `topology.kubernetes.io/zone`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub zone: String,

@@ -178,10 +178,9 @@ pub struct View {
 pub struct Settings {
     /// PEM of the CA that vouches for the API server.
     pub root_ca: String,
-    /// The range that nodes' slices are cut from: `10.244.0.0/16`.
-    pub pod_range: String,
-    /// Length of a node's slice: 24.
-    pub node_mask: u8,
+    /// The ranges that nodes' slices are cut from, one of each family at most and IPv4's first, each with the length of a
+    /// slice: `10.244.0.0/16` and 24.
+    pub pod_ranges: Vec<(String, u8)>,
     /// `Kind.group` → resource, for owner references: an owner of an unknown kind is never taken for absent.
     pub kinds: HashMap<String, KindInfo>,
     /// How pods are scheduled, by the name they ask for.

@@ -55,7 +55,11 @@ pub fn behind<'a>(service: &Service, slices: impl IntoIterator<Item = &'a Endpoi
             }
         }
     }
-    let targets = if ready.is_empty() { ending } else { ready };
+    let mut targets = if ready.is_empty() { ending } else { ready };
+    // A pod with addresses of both families is one endpoint.
+    if targets.iter().any(|target| target.address.is_ipv4()) {
+        targets.retain(|target| target.address.is_ipv4());
+    }
     Some(Behind { targets, protocol: spoken(&port.app_protocol), sticky: service.affinity_seconds.is_some() })
 }
 
@@ -83,6 +87,9 @@ mod tests {
         };
         let both = [slice(json!([ending, starting])), slice(json!([ready]))];
         assert_eq!(found(&both, Port::Number(80)), Some(vec!["10.0.0.1:8080 n1".into()]));
+        let six = slice(json!([{"address": "fd00::1", "ready": true, "serving": true, "node": "n1"}]));
+        assert_eq!(found(&[six.clone()], Port::Number(80)), Some(vec!["[fd00::1]:8080 n1".into()]));
+        assert_eq!(found(&[six, both[1].clone()], Port::Number(80)), Some(vec!["10.0.0.1:8080 n1".into()]));
         assert_eq!(found(&both[..1], Port::Name("http".into())), Some(vec!["10.0.0.2:8080 n2".into()]));
         assert_eq!(found(&[], Port::Number(80)), Some(vec![]));
         assert_eq!(found(&both, Port::Name("dns".into())), None);

@@ -253,13 +253,13 @@ fn mesh(number: u8, host: Option<&str>, cluster: &str, relay: Relay) -> Result<M
         }
         None => None,
     };
-    let slice = format!("10.1.{number}.0/24").parse()?;
+    let slices = vec![format!("10.1.{number}.0/24").parse()?];
     let mesh =
-        Mesh::start(Config { tun, mtu: MTU, v4, v6: None, key: PrivateKey::from_bytes([number; 32]), slice, relay })?;
+        Mesh::start(Config { tun, mtu: MTU, v4, v6: None, key: PrivateKey::from_bytes([number; 32]), slices, relay })?;
     let other = 3 - number;
     let info = PeerInfo {
         keys: vec![PrivateKey::from_bytes([other; 32]).public()],
-        slice: format!("10.1.{other}.0/24").parse()?,
+        slices: vec![format!("10.1.{other}.0/24").parse()?],
         candidates: vec![format!("10.99.0.{other}:4000").parse()?],
         expires: SystemTime::now() + Duration::from_secs(3600),
     };

@@ -22,7 +22,7 @@ pub use peer::Link;
 pub use tun::Tun;
 
 use engine::Core;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use longshore_api::ids::NodeId;
 use longshore_tunnel::relay::Relayed;
 use std::collections::BTreeMap;
@@ -49,8 +49,8 @@ pub struct Config {
     pub v4: Option<UdpSocket>,
     pub v6: Option<UdpSocket>,
     pub key: PrivateKey,
-    /// The addresses behind this node.
-    pub slice: Ipv4Net,
+    /// The addresses behind this node, of one or both families.
+    pub slices: Vec<IpNet>,
     pub relay: Relay,
 }
 
@@ -63,10 +63,10 @@ pub struct Mesh {
 impl Mesh {
     /// Starts on the current runtime, with nobody in it.
     pub fn start(config: Config) -> io::Result<Self> {
-        let Config { tun, mtu, v4, v6, key, slice, relay } = config;
+        let Config { tun, mtu, v4, v6, key, slices, relay } = config;
         let socket = |socket: Option<UdpSocket>| socket.map(udp::Socket::new).transpose().map(|s| s.map(Arc::new));
         let (v4, v6) = (socket(v4)?, socket(v6)?);
-        let core = Arc::new(Core::new(tun.open()?, v4, v6, relay.outgoing, slice, mtu, key));
+        let core = Arc::new(Core::new(tun.open()?, v4, v6, relay.outgoing, slices, mtu, key));
         let mut tasks = JoinSet::new();
         for socket in core.v4.iter().chain(&core.v6) {
             tasks.spawn(engine::inbound_udp(core.clone(), socket.clone()));

@@ -2,11 +2,11 @@
 
 use crate::keys::{PublicKey, Tag};
 use crate::peer::{Live, Peer};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use longshore_api::ids::NodeId;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,7 +16,7 @@ pub struct PeerInfo {
     /// Newest first: a node that changes its key stands here with both for a while.
     pub keys: Vec<PublicKey>,
     /// The addresses that are behind it; it may send from no other.
-    pub slice: Ipv4Net,
+    pub slices: Vec<IpNet>,
     /// Where it may be reached directly.
     pub candidates: Vec<SocketAddr>,
     /// From then on it is as if it weren't there.
@@ -29,7 +29,7 @@ pub struct Table {
     keys: HashMap<PublicKey, Arc<Peer>>,
     tags: HashMap<Tag, PublicKey>,
     /// By their slices' first address.
-    slices: BTreeMap<u32, (Ipv4Net, Arc<Peer>)>,
+    slices: BTreeMap<IpAddr, (IpNet, Arc<Peer>)>,
 }
 
 impl Table {
@@ -46,8 +46,9 @@ impl Table {
                 table.keys.insert(*key, peer.clone());
                 table.tags.insert(key.tag(), *key);
             }
-            let slice = peer.info.slice.trunc();
-            table.slices.insert(slice.network().into(), (slice, peer.clone()));
+            for slice in peer.info.slices.iter().map(IpNet::trunc) {
+                table.slices.insert(slice.network(), (slice, peer.clone()));
+            }
             table.ids.insert(id, peer);
         }
         table
@@ -80,8 +81,8 @@ impl Table {
     }
 
     /// Behind whom an address is. Slices don't overlap.
-    pub fn behind(&self, address: Ipv4Addr) -> Option<&Arc<Peer>> {
-        let (_, (slice, peer)) = self.slices.range(..=u32::from(address)).next_back()?;
+    pub fn behind(&self, address: IpAddr) -> Option<&Arc<Peer>> {
+        let (_, (slice, peer)) = self.slices.range(..=address).next_back()?;
         slice.contains(&address).then_some(peer)
     }
 }
@@ -92,10 +93,10 @@ mod tests {
     use crate::keys::PrivateKey;
     use std::time::Duration;
 
-    fn peer(slice: &str, expires: SystemTime) -> PeerInfo {
+    fn peer(slices: &[&str], expires: SystemTime) -> PeerInfo {
         PeerInfo {
             keys: vec![PrivateKey::generate().public()],
-            slice: slice.parse().unwrap(),
+            slices: slices.iter().map(|slice| slice.parse().unwrap()).collect(),
             candidates: vec![],
             expires,
         }
@@ -106,13 +107,15 @@ mod tests {
         let now = SystemTime::now();
         let later = now + Duration::from_secs(60);
         let (a, b) = (NodeId::new("n-a"), NodeId::new("n-b"));
-        let peers = [(a.clone(), peer("10.1.1.0/24", later)), (b.clone(), peer("10.1.2.128/25", later))];
+        let peers =
+            [(a.clone(), peer(&["10.1.1.0/24", "fd00:1::/64"], later)), (b.clone(), peer(&["10.1.2.128/25"], later))];
         let table = Table::new(peers.into(), &Table::default(), now);
         let behind = |address: &str| table.behind(address.parse().unwrap()).map(|peer| peer.id.clone());
         assert_eq!(behind("10.1.1.0"), Some(a.clone()));
-        assert_eq!(behind("10.1.1.255"), Some(a));
+        assert_eq!(behind("10.1.1.255"), Some(a.clone()));
+        assert_eq!(behind("fd00:1::7"), Some(a));
         assert_eq!(behind("10.1.2.128"), Some(b));
-        for nobody in ["10.1.0.255", "10.1.2.127", "10.1.3.0", "0.0.0.0", "255.255.255.255"] {
+        for nobody in ["10.1.0.255", "10.1.2.127", "10.1.3.0", "0.0.0.0", "255.255.255.255", "::", "fd00:1:0:1::"] {
             assert_eq!(behind(nobody), None, "{nobody}");
         }
     }
@@ -120,7 +123,7 @@ mod tests {
     #[test]
     fn whose_time_has_come_is_gone() {
         let now = SystemTime::now();
-        let info = peer("10.1.1.0/24", now + Duration::from_secs(60));
+        let info = peer(&["10.1.1.0/24"], now + Duration::from_secs(60));
         let key = info.keys[0];
         let table = Table::new([(NodeId::new("n-a"), info)].into(), &Table::default(), now);
         assert!(table.without_expired(now).is_none() && table.of_key(&key).is_some());

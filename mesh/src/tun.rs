@@ -53,7 +53,10 @@ impl Tun {
         // SAFETY: `request` is what TUNSETIFF reads, and outlives the call; TUNSETOFFLOAD takes a number.
         unsafe {
             kernel::set_interface(fd.as_raw_fd(), &raw const request)?;
-            kernel::set_offload(fd.as_raw_fd(), (libc::TUN_F_CSUM | libc::TUN_F_TSO4) as libc::c_int)?;
+            kernel::set_offload(
+                fd.as_raw_fd(),
+                (libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6) as libc::c_int,
+            )?;
         }
         Ok(Self(fd))
     }

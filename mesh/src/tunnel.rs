@@ -158,7 +158,7 @@ impl Tunnel {
             }
             TunnResult::WriteToNetwork(bytes) => Opened::Answer { length: bytes.len() },
             TunnResult::WriteToTunnelV4(bytes, _) => Opened::Packet { length: bytes.len() },
-            TunnResult::WriteToTunnelV6(..) => Opened::Wrong,
+            TunnResult::WriteToTunnelV6(bytes, _) => Opened::Packet { length: bytes.len() },
         }
     }
 

@@ -58,7 +58,10 @@ pub async fn serve<B>(
         let inside = self::namespace(context, &known).await?;
         match way {
             Way::Localhost => Ok(Box::new(localhost(&inside, port).await?) as Box<dyn Io>),
-            Way::Address => address(&inside, &known, port, query.flag("tls")).await,
+            Way::Address => {
+                let ip = known.status.pod_ip.as_deref().and_then(|ip| ip.parse().ok());
+                address(&inside, ip, port, query.flag("tls")).await
+            }
         }
     };
     carry(connecting, format!("{namespace}/{pod}:{port}"), request).await
@@ -74,7 +77,7 @@ pub async fn endpoint<B>(context: &Arc<Context>, endpoint: &str, request: &mut R
         let known = context.pods.by_address(endpoint.ip());
         let known = known.ok_or_else(|| failed(format!("no pod of this node has the address {}", endpoint.ip())))?;
         let inside = namespace(context, &known).await?;
-        address(&inside, &known, endpoint.port(), false).await
+        address(&inside, Some(endpoint.ip()), endpoint.port(), false).await
     };
     carry(connecting, endpoint.to_string(), request).await
 }
@@ -143,8 +146,8 @@ async fn localhost(pod: &Netns, port: u16) -> Result<TcpStream, Refused> {
     })
 }
 
-async fn address(pod: &Netns, known: &Known, port: u16, tls: bool) -> Result<Box<dyn Io>, Refused> {
-    let ip = known.status.pod_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok());
+/// `ip`: the pod's own.
+async fn address(pod: &Netns, ip: Option<IpAddr>, port: u16, tls: bool) -> Result<Box<dyn Io>, Refused> {
     let ip = ip.filter(|ip| !ip.is_loopback()).ok_or_else(|| failed("the pod has no address"))?;
     let connected = network::connect_own(pod, (ip, port).into()).await;
     let stream = connected.map_err(|error| failed(refusal((ip, port).into(), &error)))?;

@@ -2,10 +2,11 @@
 //!
 //! Addresses are given in turn, not the lowest first: what still talks to a pod that is gone must not reach the next one.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use longshore_api::network::Node;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Addresses {
@@ -14,10 +15,53 @@ pub struct Addresses {
     last: Option<Ipv4Addr>,
 }
 
-/// A node's slice as its Node object has it. `None` when there is no room in it for a gateway and a pod, or when it
-/// isn't IPv4.
+/// The node's slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slices {
+    pub v4: Ipv4Net,
+    pub v6: Option<Ipv6Net>,
+}
+
+impl Slices {
+    /// As a Node object has them, IPv4's first. `None` when that has no room for a gateway and a pod, or isn't there.
+    pub fn of(pod_cidrs: &[String]) -> Option<Self> {
+        let v4 = slice(pod_cidrs.first()?)?;
+        Some(Self { v4, v6: pod_cidrs.iter().find_map(|cidr| slice_v6(cidr)) })
+    }
+
+    /// As the network map has them.
+    pub fn of_node(node: &Node) -> Option<Self> {
+        Some(Self { v4: slice(&node.pod_range)?, v6: slice_v6(&node.pod_range_v6) })
+    }
+
+    pub fn gateway_v6(&self) -> Option<Ipv6Addr> {
+        self.v6_of(gateway(self.v4))
+    }
+
+    /// A pod's IPv6 address ends as its IPv4 address does: who has the one has the other, and nobody else.
+    pub fn v6_of(&self, pod: Ipv4Addr) -> Option<Ipv6Addr> {
+        let within = u32::from(pod).wrapping_sub(u32::from(self.v4.network()));
+        Some(Ipv6Addr::from(u128::from(self.v6?.network()) + u128::from(within)))
+    }
+
+    /// All addresses of a pod, IPv4's first.
+    pub fn addresses_of(&self, pod: Ipv4Addr) -> Vec<IpAddr> {
+        std::iter::once(pod.into()).chain(self.v6_of(pod).map(IpAddr::from)).collect()
+    }
+
+    pub fn all(&self) -> Vec<IpNet> {
+        std::iter::once(self.v4.into()).chain(self.v6.map(IpNet::from)).collect()
+    }
+}
+
+/// `None` when there is no room in it for a gateway and a pod, or when it isn't IPv4.
 pub fn slice(pod_cidr: &str) -> Option<Ipv4Net> {
     pod_cidr.parse::<Ipv4Net>().ok().map(|r| r.trunc()).filter(|r| (1..=30).contains(&r.prefix_len()))
+}
+
+/// `None` when it has less room than any of IPv4, or when it isn't IPv6.
+pub fn slice_v6(pod_cidr: &str) -> Option<Ipv6Net> {
+    pod_cidr.parse::<Ipv6Net>().ok().map(|r| r.trunc()).filter(|r| (1..=96).contains(&r.prefix_len()))
 }
 
 /// The first address of a slice is the node's own.
@@ -83,6 +127,20 @@ mod tests {
             assert_eq!(slice(text).is_some(), good, "{text}");
         }
         assert_eq!(gateway(slice("10.244.1.7/24").unwrap()), Ipv4Addr::new(10, 244, 1, 1));
+    }
+
+    #[test]
+    fn a_pod_has_addresses_that_end_alike() {
+        let of = |cidrs: &[&str]| Slices::of(&cidrs.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let both = of(&["10.244.1.128/25", "fd12:3456:789a:7::/64"]).unwrap();
+        let ips = |slices: &Slices| slices.addresses_of(Ipv4Addr::new(10, 244, 1, 138));
+        assert_eq!(ips(&both), ["10.244.1.138".parse::<IpAddr>().unwrap(), "fd12:3456:789a:7::a".parse().unwrap()]);
+        assert_eq!(both.gateway_v6(), Some("fd12:3456:789a:7::1".parse().unwrap()));
+        let one = of(&["10.244.1.0/24"]).unwrap();
+        assert_eq!((ips(&one).len(), one.gateway_v6(), one.all().len()), (1, None, 1));
+        assert_eq!(of(&["fd12::/64", "10.244.1.0/24"]), None);
+        assert_eq!(of(&["10.244.1.0/24", "fd12::/100"]), Some(one));
+        assert_eq!(of(&[]), None);
     }
 
     #[test]

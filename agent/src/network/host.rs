@@ -4,14 +4,17 @@
 
 use super::links::{Netlink, Transfer};
 use super::{Error, names};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use nlink::netlink::namespace::Netns;
 use nlink::netlink::route::Ipv4Route;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where transfer ranges are taken from: link-local addresses, which are nobody's on the internet and in no office, without
 /// the parts that clouds and node-local services are known to use (169.254.0, 169.254.20, 169.254.169, 169.254.170).
 pub const TRANSFERS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 192, 0), 19);
+
+/// The same of IPv6, of the unique local ones (RFC 4193); their last four bytes are those of an IPv4 one.
+pub const TRANSFERS_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfd5b, 0xe2c1, 0x9a37, 0, 0, 0, 0, 0), 96);
 
 /// The ranges of the host's routes and addresses, by interface; those of the interface `except` left out.
 pub async fn in_use(host: &Netlink, except: &str) -> Result<Vec<Ipv4Net>, Error> {

@@ -1,4 +1,4 @@
-//! A host whose `iptables` drops forwarded packets (Docker and ufw set it so) gets our accept in its own chain: what one
+//! A host whose `iptables` (or `ip6tables`) drops forwarded packets (Docker and ufw set it so) gets our accept in its own chain: what one
 //! chain drops no other chain can save. `DOCKER-USER` is the place that Docker keeps for this; else `FORWARD`.
 //!
 //! Done by the host's own `iptables` program: only it knows which of the two kernel interfaces its rules live in, and
@@ -14,12 +14,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-/// Makes sure that our packets pass. `Ok(None)`: nothing is in the way; else the chain that has our rules now.
-pub async fn accept(host: &Netns, names: &names::Names) -> Result<Option<&'static str>, Error> {
-    if !has_filter(host).await? {
+/// Makes sure that our packets of a family pass. `Ok(None)`: nothing is in the way; else the chain that has our rules now.
+pub async fn accept(host: &Netns, names: &names::Names, family: Family) -> Result<Option<&'static str>, Error> {
+    if !has_filter(host, family).await? {
         return Ok(None);
     }
-    let Some(listed) = run(host, &["-S", "FORWARD"])? else {
+    let Some(listed) = run(host, family, &["-S", "FORWARD"])? else {
         tracing::warn!("the host has iptables rules and no iptables program: forwarded packets may be dropped");
         return Ok(None);
     };
@@ -28,7 +28,7 @@ pub async fn accept(host: &Netns, names: &names::Names) -> Result<Option<&'stati
         let args = |action: &'static str| -> Vec<String> {
             [action, chain].into_iter().map(String::from).chain(rule.clone()).collect()
         };
-        if run(host, &args("-C"))?.is_none() && run(host, &args("-I"))?.is_none() {
+        if run(host, family, &args("-C"))?.is_none() && run(host, family, &args("-I"))?.is_none() {
             return Err(Error::Failed(format!("the host's iptables refuses a rule in its chain {chain}")));
         }
     }
@@ -37,13 +37,15 @@ pub async fn accept(host: &Netns, names: &names::Names) -> Result<Option<&'stati
 
 /// Takes our rules out of all chains they may be in.
 pub async fn remove(host: &Netns, names: &names::Names) -> Result<(), Error> {
-    if !has_filter(host).await? {
-        return Ok(());
-    }
-    for chain in ["DOCKER-USER", "FORWARD"] {
-        for rule in rules(names) {
-            let args: Vec<String> = ["-D", chain].into_iter().map(String::from).chain(rule).collect();
-            while run(host, &args)?.is_some() {}
+    for family in [Family::Ip, Family::Ip6] {
+        if !has_filter(host, family).await? {
+            continue;
+        }
+        for chain in ["DOCKER-USER", "FORWARD"] {
+            for rule in rules(names) {
+                let args: Vec<String> = ["-D", chain].into_iter().map(String::from).chain(rule).collect();
+                while run(host, family, &args)?.is_some() {}
+            }
         }
     }
     Ok(())
@@ -67,22 +69,29 @@ fn place(listed: &str) -> Option<&'static str> {
 }
 
 /// Whether anybody has made the filter table; asking iptables itself would make it.
-async fn has_filter(host: &Netns) -> Result<bool, Error> {
+async fn has_filter(host: &Netns, family: Family) -> Result<bool, Error> {
     let failed = |e| Error::netlink("look for iptables rules", e);
-    let legacy = host.run(|| std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")).map_err(failed)?;
+    let legacy = host.run(|| std::fs::read_to_string(legacy_tables(family))).map_err(failed)?;
     if legacy.is_ok_and(|names| names.lines().any(|n| n == "filter")) {
         return Ok(true);
     }
     let nftables = Connection::<Nftables>::new_in(host).map_err(failed)?;
-    Ok(nftables.list_tables_in(Family::Ip).await.map_err(failed)?.iter().any(|t| t.name == "filter"))
+    Ok(nftables.list_tables_in(family).await.map_err(failed)?.iter().any(|t| t.name == "filter"))
+}
+
+fn legacy_tables(family: Family) -> &'static str {
+    match family {
+        Family::Ip6 => "/proc/thread-self/net/ip6_tables_names",
+        _ => "/proc/thread-self/net/ip_tables_names",
+    }
 }
 
 /// What the host's `iptables` prints; `None` when it fails or isn't there.
-fn run<S: AsRef<std::ffi::OsStr> + Sync>(host: &Netns, args: &[S]) -> Result<Option<String>, Error> {
+fn run<S: AsRef<std::ffi::OsStr> + Sync>(host: &Netns, family: Family, args: &[S]) -> Result<Option<String>, Error> {
     let output = host
         .run(|| {
             enter_hosts_files()?;
-            let mut command = Command::new("iptables");
+            let mut command = Command::new(if family == Family::Ip6 { "ip6tables" } else { "iptables" });
             command.env("PATH", "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin");
             command.args(["-w", "5"]).args(args).output()
         })

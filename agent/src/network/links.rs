@@ -9,15 +9,17 @@
 //! Pods share no segment: each has a cable of its own and all it sends passes the namespace's routes, so that translations
 //! hold both ways between pods of one node, and what isn't from the cable's own address is dropped.
 
-use super::{Error, names};
-use ipnet::Ipv4Net;
+use super::addresses::{self, Slices};
+use super::v6;
+use super::{Error, host, names};
+use ipnet::{Ipv4Net, Ipv6Net};
 use nlink::netlink::link::VethLink;
 use nlink::netlink::messages::LinkMessage;
 use nlink::netlink::namespace::Netns;
 use nlink::netlink::route::Ipv4Route;
 use nlink::netlink::types::route::{RouteScope, RouteType};
 use nlink::netlink::{Connection, Route};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const UPLINK: &str = "uplink";
 /// The way to other nodes' pods, where there is one.
@@ -56,9 +58,38 @@ impl Transfer {
     fn nth(&self, n: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.0.network()) + n)
     }
+    pub fn v4(&self) -> Ends {
+        Ends {
+            host: self.host().into(),
+            inside: self.inside().into(),
+            host_ports: self.host_ports().into(),
+            around: self.around().into(),
+        }
+    }
+    /// They end as those of IPv4 do, so that nobody has them who hasn't these.
+    pub fn v6(&self) -> Ends {
+        let of = |ip: Ipv4Addr| {
+            IpAddr::from(Ipv6Addr::from(u128::from(host::TRANSFERS_V6.network()) + u128::from(u32::from(ip))))
+        };
+        Ends {
+            host: of(self.host()),
+            inside: of(self.inside()),
+            host_ports: of(self.host_ports()),
+            around: of(self.around()),
+        }
+    }
 }
 
-fn doing(what: &str) -> impl FnOnce(nlink::Error) -> Error {
+/// A transfer's addresses of one family; what each is for says [`Transfer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub host: IpAddr,
+    pub inside: IpAddr,
+    pub host_ports: IpAddr,
+    pub around: IpAddr,
+}
+
+pub(super) fn doing(what: &str) -> impl FnOnce(nlink::Error) -> Error {
     let what = what.to_owned();
     move |e| Error::netlink(&what, e)
 }
@@ -75,10 +106,18 @@ async fn index(netlink: &Netlink, name: &str) -> Result<u32, Error> {
     }
 }
 
+/// As [`ranges_v4`], of both families. `pods`: the cluster's ranges, as far as they are known.
+pub async fn ranges(inside: &Netlink, slices: Slices, pods: (Option<Ipv4Net>, Option<Ipv6Net>)) -> Result<(), Error> {
+    ranges_v4(inside, slices.v4, pods.0).await?;
+    let Some(slice) = slices.v6 else { return Ok(()) };
+    let mesh = link(inside, MESH).await?.filter(LinkMessage::is_up).map(|mesh| mesh.ifindex());
+    v6::ranges(inside, slice, pods.1, mesh, LAST).await
+}
+
 /// Who isn't there is unreachable: packets to nobody in the pod range go nowhere, above all not out under the host's address.
 /// The rest of the range is the mesh's while that is there; behind it the other route waits, for a device that goes takes
 /// its routes along.
-pub async fn ranges(inside: &Netlink, slice: Ipv4Net, pods: Option<Ipv4Net>) -> Result<(), Error> {
+async fn ranges_v4(inside: &Netlink, slice: Ipv4Net, pods: Option<Ipv4Net>) -> Result<(), Error> {
     let failed = || doing("set the pod range's routes");
     let to = |range: Ipv4Net| Ipv4Route::from_addr(range.network(), range.prefix_len());
     inside.replace_route(to(slice).route_type(RouteType::Unreachable)).await.map_err(failed())?;
@@ -113,11 +152,11 @@ async fn only_address(netlink: &Netlink, index: u32, wanted: Ipv4Addr, prefix: u
 
 /// The cable to the host, its addresses, and the way out of the namespace.
 pub async fn uplink(
-    inside: &Netlink,
-    host: &Netlink,
-    host_netns: &Netns,
+    (inside, inside_netns): (&Netlink, &Netns),
+    (host, host_netns): (&Netlink, &Netns),
     names: &names::Names,
     transfer: Transfer,
+    with_v6: bool,
     mtu: u32,
 ) -> Result<(), Error> {
     let failed = || doing("make the cable to the host");
@@ -138,18 +177,30 @@ pub async fn uplink(
     let way_out = Ipv4Route::default_route().gateway(transfer.host()).dev_index(near);
     inside.replace_route(way_out).await.map_err(failed())?;
     let ports = Ipv4Route::from_addr(transfer.host_ports(), 32).gateway(transfer.inside()).dev_index(far);
-    host.replace_route(ports).await.map_err(failed())
+    host.replace_route(ports).await.map_err(failed())?;
+    match with_v6 {
+        true => {
+            v6::uplink((inside, inside_netns, near), (host, host_netns, far), (UPLINK, &outer), transfer.v6()).await
+        }
+        false => Ok(()),
+    }
 }
 
 fn is_pair(one: &LinkMessage, other: &LinkMessage) -> bool {
     one.link() == Some(other.ifindex()) && other.link() == Some(one.ifindex())
 }
 
-/// Lets the namespace answer for exactly these addresses.
+/// The loopback interface, up.
+pub(super) async fn loopback(netlink: &Netlink) -> Result<u32, Error> {
+    let index = index(netlink, LOOPBACK).await?;
+    netlink.set_link_up_by_index(index).await.map_err(doing("bring up the loopback interface"))?;
+    Ok(index)
+}
+
+/// Lets the namespace answer for exactly these addresses of IPv4.
 pub async fn answer_for(inside: &Netlink, addresses: &[Ipv4Addr]) -> Result<(), Error> {
     let failed = || doing("set an address of the node's own");
-    let index = index(inside, LOOPBACK).await?;
-    inside.set_link_up_by_index(index).await.map_err(failed())?;
+    let index = loopback(inside).await?;
     let mut missing: Vec<Ipv4Addr> = addresses.to_vec();
     for address in inside.get_addresses_by_index(index).await.map_err(failed())? {
         let Some(IpAddr::V4(ip)) = address.local().or(address.address()) else { continue };
@@ -176,10 +227,11 @@ pub async fn attach(
     pod: &Netns,
     uid: &str,
     address: Ipv4Addr,
-    gateway: Ipv4Addr,
+    slices: Slices,
     mtu: u32,
 ) -> Result<(), Error> {
     let failed = || doing("connect a pod");
+    let gateway = addresses::gateway(slices.v4);
     let in_pod = Netlink::new_in(pod).map_err(failed())?;
     let name = names::pod_link(uid);
     let (near, far) = (link(inside, &name).await?, link(&in_pod, ETH0).await?);
@@ -193,6 +245,10 @@ pub async fn attach(
     inside.set_link_alias_by_index(near, uid).await.map_err(failed())?;
     // Strict: a packet whose sender isn't at this cable is dropped.
     namespace.sysctl().set(&format!("net.ipv4.conf.{name}.rp_filter"), "1").map_err(failed())?;
+    let second = slices.v6_of(address).zip(slices.gateway_v6());
+    if second.is_some() {
+        v6::prepare_cable(namespace, &name, pod, ETH0)?;
+    }
     inside.set_link_up_by_index(near).await.map_err(failed())?;
     in_pod.set_link_up(LOOPBACK).await.map_err(failed())?;
     only_address(&in_pod, far, address, 32).await?;
@@ -201,7 +257,11 @@ pub async fn attach(
     in_pod.replace_route(to_gateway).await.map_err(failed())?;
     in_pod.replace_route(Ipv4Route::default_route().gateway(gateway).dev_index(far)).await.map_err(failed())?;
     let to_pod = Ipv4Route::from_addr(address, 32).dev_index(near).scope(RouteScope::Link).prefsrc(gateway);
-    inside.replace_route(to_pod).await.map_err(failed())
+    inside.replace_route(to_pod).await.map_err(failed())?;
+    match second {
+        Some((address, gateway)) => v6::attach((inside, near), (&in_pod, far), address, gateway).await,
+        None => Ok(()),
+    }
 }
 
 /// Follows from the address, so that what others remember of an address stays right when its pod is made anew.

@@ -20,8 +20,9 @@ mod namespace;
 mod policy;
 mod ruleset;
 mod services;
+mod v6;
 
-pub use addresses::{Addresses, slice};
+pub use addresses::{Addresses, Slices, slice};
 pub use links::MESH;
 pub use namespace::{connect_localhost, connect_own, of_pod};
 
@@ -30,12 +31,13 @@ use crate::pods::network::{HostPort, Identity, Network, NetworkError};
 use firewall::Published;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use links::{Netlink, Transfer};
 use longshore_api::ids::{ClusterId, NodeId};
 use longshore_api::network::{Answer, Link, Service};
 use map::{Known, Map};
 use nlink::netlink::namespace::Netns;
+use nlink::netlink::nftables::Family;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +80,7 @@ impl Error {
 #[serde(default)]
 struct Kept {
     slice: Option<Ipv4Net>,
+    slice_v6: Option<Ipv6Net>,
     transfer: Option<Ipv4Net>,
     answered: Answered,
     addresses: Addresses,
@@ -100,12 +103,19 @@ impl Kept {
     /// Who has which address.
     fn pods(&self) -> policy::Pods {
         let known = self.identities.iter();
-        known.filter_map(|(uid, identity)| Some((self.addresses.of(uid)?, identity.clone()))).collect()
+        known.filter_map(|(uid, identity)| Some((self.addresses.of(uid)?.into(), identity.clone()))).collect()
     }
 
-    fn published(&self) -> Vec<Published> {
-        let pods = self.ports.iter().filter_map(|(uid, ports)| Some((ports, self.addresses.of(uid)?)));
-        pods.flat_map(|(ports, pod)| ports.iter().map(move |port| Published { port: port.clone(), pod })).collect()
+    fn slices(&self) -> Option<Slices> {
+        Some(Slices { v4: self.slice?, v6: self.slice_v6 })
+    }
+
+    /// The ports of the host that lead to pods, by the pods' addresses as `of` has them.
+    fn published(&self, of: impl Fn(Ipv4Addr) -> Option<IpAddr>) -> Vec<Published> {
+        let pods = self.ports.iter().filter_map(|(uid, ports)| Some((ports, of(self.addresses.of(uid)?)?)));
+        let each = pods.flat_map(|(ports, pod)| ports.iter().map(move |port| Published { port: port.clone(), pod }));
+        // One that is for an address of the host is for its family alone.
+        each.filter(|published| published.port.host_ip.is_none() || published.pod.is_ipv4()).collect()
     }
 }
 
@@ -143,7 +153,8 @@ struct Inside {
     netns: Arc<Netns>,
     netlink: Arc<Netlink>,
     transfer: Transfer,
-    slice: Ipv4Net,
+    /// IPv6's only where there is IPv6.
+    slices: Slices,
     /// The addresses that are set up.
     answered: Answered,
     mtu: u32,
@@ -160,7 +171,7 @@ pub struct PodNetwork {
     names: names::Names,
     dir: PathBuf,
     host: Netns,
-    slice: watch::Sender<Option<Ipv4Net>>,
+    slices: watch::Sender<Option<Slices>>,
     answered: watch::Sender<Answered>,
     map: Arc<Known>,
     /// The Node's name.
@@ -177,6 +188,8 @@ pub struct PodNetwork {
     not_ready: watch::Sender<Option<String>>,
     /// Whether the host's own route to the pods is someone else's; said once.
     shadowed: Mutex<Option<bool>>,
+    /// Whether this host can IPv6; found out once, with the first slice of it.
+    takes_v6: Mutex<Option<bool>>,
 }
 
 impl PodNetwork {
@@ -194,7 +207,7 @@ impl PodNetwork {
         Arc::new(Self {
             names: names::Names::new(cluster, node),
             host,
-            slice: watch::Sender::new(kept.slice),
+            slices: watch::Sender::new(kept.slices()),
             answered: watch::Sender::new(kept.answered),
             policies: policy::Policies::new(map.clone(), kept.pods()),
             map,
@@ -206,6 +219,7 @@ impl PodNetwork {
             annotations: watch::Sender::default(),
             links: mesh::Questions::default(),
             shadowed: Mutex::default(),
+            takes_v6: Mutex::default(),
             dir,
         })
     }
@@ -230,7 +244,7 @@ impl PodNetwork {
     }
 
     async fn stay_mended(&self) {
-        let (mut slices, mut answered) = (self.slice.subscribe(), self.answered.subscribe());
+        let (mut slices, mut answered) = (self.slices.subscribe(), self.answered.subscribe());
         let mut map = self.map.changes();
         loop {
             answered.mark_unchanged();
@@ -282,17 +296,25 @@ impl PodNetwork {
     /// is no pod's is refused, whoever named it.
     pub async fn connect_to_pod(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let refused = |kind: io::ErrorKind, why: &str| io::Error::new(kind, why);
+        let is_pods = |slices: Slices| match address.ip() {
+            IpAddr::V4(ip) => addresses::usable(slices.v4, ip),
+            IpAddr::V6(ip) => slices.v6.is_some_and(|slice| slice.contains(&ip)) && slices.gateway_v6() != Some(ip),
+        };
         let is_pod = |map: &Map| {
-            let IpAddr::V4(ip) = address.ip() else { return false };
-            let mut slices = map.nodes.values().filter_map(|node| slice(&node.pod_range));
-            slices.any(|slice| addresses::usable(slice, ip))
+            let mut slices = map.nodes.values().filter_map(Slices::of_node);
+            slices.any(is_pods)
         };
         if !self.map.read(is_pod) {
             return Err(refused(io::ErrorKind::PermissionDenied, "no pod can have this address"));
         }
         let inside = self.inside.borrow().clone();
         let inside = inside.ok_or_else(|| refused(io::ErrorKind::NotConnected, BEING_MADE))?;
-        namespace::connect_from(&inside.netns, addresses::gateway(inside.slice).into(), address).await
+        let own = match address.ip() {
+            IpAddr::V4(_) => Some(addresses::gateway(inside.slices.v4).into()),
+            IpAddr::V6(_) => inside.slices.gateway_v6().map(IpAddr::from),
+        };
+        let own = own.ok_or_else(|| refused(io::ErrorKind::AddrNotAvailable, "this node has no IPv6"))?;
+        namespace::connect_from(&inside.netns, own, address).await
     }
 
     /// Which services are answered here, and where. Kept over restarts.
@@ -332,7 +354,7 @@ impl PodNetwork {
     /// Takes everything away that this node has on its host, for good. Its pods are gone by then.
     pub async fn teardown(&self) -> Result<(), Error> {
         let mut kept = self.kept.lock().await;
-        self.slice.send_replace(None);
+        self.slices.send_replace(None);
         self.answered.send_replace(Answered::default());
         self.pods.send_replace(BTreeSet::new());
         self.policies.know(policy::Pods::new());
@@ -361,11 +383,11 @@ impl PodNetwork {
 
     /// Brings everything but the pods' cables to what it should be.
     async fn mend(&self, kept: &mut Kept) -> Result<Inside, NetworkError> {
-        let Some(slice) = *self.slice.borrow() else {
+        let Some(slices) = *self.slices.borrow() else {
             return Err(NetworkError::NotReady(NO_RANGE.into()));
         };
         let done = match self.map.read(Map::is_known) {
-            true => self.set_up(kept, slice).await,
+            true => self.set_up(kept, slices).await,
             false => Err(Error::Failed(NO_MAP.into())),
         };
         let why = done.as_ref().err().map(ToString::to_string);
@@ -384,7 +406,7 @@ impl PodNetwork {
         }
     }
 
-    async fn set_up(&self, kept: &mut Kept, slice: Ipv4Net) -> Result<Inside, Error> {
+    async fn set_up(&self, kept: &mut Kept, told: Slices) -> Result<Inside, Error> {
         let reach = |e| Error::netlink("reach the kernel", e);
         let host = Netlink::new_in(&self.host).map_err(reach)?;
         let uplink = self.names.uplink();
@@ -392,37 +414,81 @@ impl PodNetwork {
         let transfer = host::transfer(&used, kept.transfer.map(Transfer), self.names.seed())
             .ok_or_else(|| Error::Failed("no transfer range is free on the host".into()))?;
         let answered = *self.answered.borrow();
-        let wanted = (Some(slice), Some(transfer.0), answered);
-        if (kept.slice, kept.transfer, kept.answered) != wanted {
-            (kept.slice, kept.transfer, kept.answered) = wanted;
+        let wanted = (Some(told.v4), told.v6, Some(transfer.0), answered);
+        if (kept.slice, kept.slice_v6, kept.transfer, kept.answered) != wanted {
+            (kept.slice, kept.slice_v6, kept.transfer, kept.answered) = wanted;
             self.keep_on_disk(kept)?;
         }
         let netns = namespace::open(&self.namespace_file())?;
         let netlink = Netlink::new_in(&netns).map_err(reach)?;
         let mtu = host::mtu(&host).await?;
-        let published = kept.published();
-        firewall::inside(&netns, &self.names, slice, transfer, &published).await?;
+        let published = kept.published(|pod| Some(pod.into()));
+        firewall::inside(&netns, &self.names, told.v4.into(), transfer.v4(), &published).await?;
+        let published_v6 = kept.published(|pod| told.v6_of(pod).map(IpAddr::from));
+        let slices = self.with_v6(told, (&netns, &netlink), transfer, &published_v6).await?;
         let own = [answered.api, answered.dns].into_iter().flatten().map(|at| *at.ip());
-        let own: Vec<Ipv4Addr> = own.chain([addresses::gateway(slice)]).collect();
+        let own: Vec<Ipv4Addr> = own.chain([addresses::gateway(slices.v4)]).collect();
         links::answer_for(&netlink, &own).await?;
-        links::ranges(&netlink, slice, self.map.read(|map| map.cluster.pod_range.parse().ok())).await?;
-        firewall::on_host(&self.host, &self.names, transfer, &published).await?;
-        links::uplink(&netlink, &host, &self.host, &self.names, transfer, mtu).await?;
-        let routed = host::route(&host, &used, &uplink, transfer, slice).await?;
+        let pods = self.map.read(|map| (map.cluster.pod_range.parse().ok(), map.cluster.pod_range_v6.parse().ok()));
+        links::ranges(&netlink, slices, pods).await?;
+        firewall::on_host(&self.host, &self.names, transfer.v4(), &published).await?;
+        let (inside, outside) = ((&netlink, &netns), (&host, &self.host));
+        links::uplink(inside, outside, &self.names, transfer, slices.v6.is_some(), mtu).await?;
+        if let Some(slice) = slices.v6 {
+            firewall::on_host(&self.host, &self.names, transfer.v6(), &published_v6).await?;
+            v6::route(&host, &uplink, transfer.v6(), slice).await?;
+            v6::forward(&host, &self.host, &self.names).await?;
+            iptables::accept(&self.host, &self.names, Family::Ip6).await?;
+        }
+        let routed = host::route(&host, &used, &uplink, transfer, slices.v4).await?;
         if self.shadowed.lock().replace(!routed) != Some(!routed) && !routed {
-            tracing::warn!(range = %slice, "the host itself can't reach its pods: it has another route for their range");
+            tracing::warn!(range = %slices.v4, "the host itself can't reach its pods: it has another route for their range");
         }
         host::forward(&self.host, &self.names)?;
-        if let Some(chain) = iptables::accept(&self.host, &self.names).await? {
+        if let Some(chain) = iptables::accept(&self.host, &self.names, Family::Ip).await? {
             tracing::debug!(chain, "the host's iptables lets packets of pods pass by a rule in its own chain");
         }
-        Ok(Inside { netns: Arc::new(netns), netlink: Arc::new(netlink), transfer, slice, answered, mtu })
+        Ok(Inside { netns: Arc::new(netns), netlink: Arc::new(netlink), transfer, slices, answered, mtu })
+    }
+
+    /// The slices with which this host can go on: both where the kernel can IPv6, otherwise IPv4's alone.
+    async fn with_v6(
+        &self,
+        slices: Slices,
+        (netns, netlink): (&Netns, &Netlink),
+        transfer: Transfer,
+        published: &[Published],
+    ) -> Result<Slices, Error> {
+        let takes = *self.takes_v6.lock();
+        let Some(slice) = slices.v6.filter(|_| takes != Some(false)) else {
+            return Ok(Slices { v6: None, ..slices });
+        };
+        let made = async {
+            if !v6::is_on(&self.host) {
+                return Err(Error::Failed("the host has none, or it is turned off".into()));
+            }
+            v6::prepare(netns, netlink, slices).await?;
+            firewall::inside(netns, &self.names, slice.into(), transfer.v6(), published).await
+        };
+        match made.await {
+            Ok(()) => {
+                *self.takes_v6.lock() = Some(true);
+                Ok(slices)
+            }
+            // It could before: pods have such addresses.
+            Err(error) if takes == Some(true) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "pods of this node have IPv4 alone: IPv6 can't be set up here");
+                *self.takes_v6.lock() = Some(false);
+                Ok(Slices { v6: None, ..slices })
+            }
+        }
     }
 
     async fn attach(&self, uid: &str, netns: &Path, ports: Vec<HostPort>) -> Result<Vec<IpAddr>, NetworkError> {
         let mut kept = self.kept.lock().await;
         let failed = |e: Error| NetworkError::Failed(e.to_string());
-        if let Some(slice) = *self.slice.borrow() {
+        if let Some(Slices { v4: slice, .. }) = *self.slices.borrow() {
             let before = kept.addresses.of(uid);
             let address = kept
                 .addresses
@@ -443,10 +509,10 @@ impl PodNetwork {
         // Whoever isolates it does so before anybody can reach it.
         self.policies.know(kept.pods());
         self.policies.bring(&inside).await.map_err(failed)?;
-        let gateway = addresses::gateway(inside.slice);
-        links::attach(&inside.netlink, &inside.netns, &pod, uid, address, gateway, inside.mtu).await.map_err(failed)?;
+        let (netlink, slices) = (&inside.netlink, inside.slices);
+        links::attach(netlink, &inside.netns, &pod, uid, address, slices, inside.mtu).await.map_err(failed)?;
         self.announce(&kept);
-        Ok(vec![address.into()])
+        Ok(slices.addresses_of(address))
     }
 
     async fn detach(&self, uid: &str) -> Result<(), Error> {
@@ -528,13 +594,14 @@ impl Network for PodNetwork {
         async move { self.retain(&pod_uids).await.map_err(|e| NetworkError::Failed(e.to_string())) }.boxed()
     }
 
-    fn set_range(&self, pod_cidr: &str) {
-        match slice(pod_cidr) {
+    fn set_ranges(&self, pod_cidrs: &[String]) {
+        match Slices::of(pod_cidrs) {
             None => {
-                let why = Some(format!("the node's pod range {pod_cidr:?} is of no use"));
+                let first = pod_cidrs.first().map(String::as_str).unwrap_or_default();
+                let why = Some(format!("the node's pod range {first:?} is of no use"));
                 self.not_ready.send_if_modified(|now| std::mem::replace(now, why.clone()) != why);
             }
-            wanted => drop(self.slice.send_if_modified(|now| std::mem::replace(now, wanted) != wanted)),
+            wanted => drop(self.slices.send_if_modified(|now| std::mem::replace(now, wanted) != wanted)),
         }
     }
 

@@ -47,12 +47,14 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-pub fn socket(netns: &Netns) -> io::Result<TcpSocket> {
-    netns.run(TcpSocket::new_v4).map_err(io::Error::other)?
+/// Of the address's family.
+fn socket(netns: &Netns, address: SocketAddr) -> io::Result<TcpSocket> {
+    let new = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
+    netns.run(new).map_err(io::Error::other)?
 }
 
 pub async fn connect(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = socket(netns)?.connect(address).await?;
+    let stream = socket(netns, address)?.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -86,8 +88,7 @@ pub async fn connect_own(netns: &Netns, address: SocketAddr) -> io::Result<TcpSt
 
 /// Connects from an address of the namespace.
 pub async fn connect_from(netns: &Netns, from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
-    let new = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
-    let socket = netns.run(new).map_err(io::Error::other)??;
+    let socket = socket(netns, address)?;
     socket.bind((from, 0).into())?;
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
@@ -95,7 +96,7 @@ pub async fn connect_from(netns: &Netns, from: IpAddr, address: SocketAddr) -> i
 }
 
 pub fn listen(netns: &Netns, address: SocketAddrV4) -> io::Result<TcpListener> {
-    let socket = socket(netns)?;
+    let socket = socket(netns, address.into())?;
     socket.set_reuseaddr(true)?;
     socket.bind(address.into())?;
     socket.listen(1024)

@@ -5,8 +5,10 @@ use super::Error;
 use nlink::netlink::nftables::{Chain, Expr, Family, LookupExpr, PayloadBase, Register, Rule, Set, Transaction};
 use nlink::netlink::{Connection, Nftables};
 use sha2::{Digest, Sha256};
+use std::net::IpAddr;
 
 pub struct Ruleset {
+    pub family: Family,
     pub chains: Vec<Chain>,
     pub sets: Vec<Set>,
     pub rules: Vec<Rule>,
@@ -15,18 +17,18 @@ pub struct Ruleset {
 impl Ruleset {
     /// Makes `table` of it in one transaction, unless it is there. Whether it was.
     pub async fn stand(self, nftables: &Connection<Nftables>, table: &str) -> Result<bool, Error> {
-        let Self { chains, sets, rules } = self;
+        let Self { family, chains, sets, rules } = self;
         let fingerprint = hex::encode(&Sha256::digest(format!("{chains:?}{sets:?}{rules:?}"))[..8]);
-        let tables = nftables.list_tables_in(Family::Ip).await.map_err(failed)?;
+        let tables = nftables.list_tables_in(family).await.map_err(failed)?;
         let found = tables.into_iter().find(|t| t.name == table);
         if found.as_ref().is_some_and(|t| t.comment.as_deref() == Some(&fingerprint)) {
             return Ok(true);
         }
         let mut change = nftables.transaction();
         if found.is_some() {
-            change = change.del_table(table, Family::Ip);
+            change = change.del_table(table, family);
         }
-        change = change.add_table_with_comment(table, Family::Ip, 0, Some(&fingerprint));
+        change = change.add_table_with_comment(table, family, 0, Some(&fingerprint));
         change = sets.into_iter().fold(change, Transaction::add_set);
         change = chains.into_iter().fold(change, Transaction::add_chain);
         change = rules.into_iter().fold(change, Transaction::add_rule);
@@ -39,8 +41,32 @@ fn failed(e: nlink::Error) -> Error {
     Error::netlink("set nftables rules", e)
 }
 
-pub fn rule(table: &str, chain: &str) -> Rule {
-    Rule::new(table, chain).family(Family::Ip)
+pub fn rule(family: Family, table: &str, chain: &str) -> Rule {
+    Rule::new(table, chain).family(family)
+}
+
+/// The family of tables that see an address.
+pub fn family_of(ip: IpAddr) -> Family {
+    if ip.is_ipv4() { Family::Ip } else { Family::Ip6 }
+}
+
+/// The length of a prefix that is one address.
+pub fn whole(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+pub fn dnat(rule: Rule, to: IpAddr, port: Option<u16>) -> Rule {
+    match to {
+        IpAddr::V4(to) => rule.dnat(to, port),
+        IpAddr::V6(to) => rule.dnat_v6(to, port),
+    }
+}
+
+pub fn snat(rule: Rule, to: IpAddr) -> Rule {
+    match to {
+        IpAddr::V4(to) => rule.snat(to, None),
+        IpAddr::V6(to) => rule.snat_v6(to, None),
+    }
 }
 
 pub fn with(rule: Rule, expressions: impl IntoIterator<Item = Expr>) -> Rule {

@@ -96,8 +96,12 @@ impl Reporter {
     }
 
     fn seen(&mut self, node: Node) {
-        if let Some(range) = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).filter(|r| !r.is_empty()) {
-            self.context.network.set_range(range);
+        let spec = node.spec.as_ref();
+        let both = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+        let first = spec.and_then(|spec| spec.pod_cidr.clone()).filter(|range| !range.is_empty());
+        let ranges = if both.is_empty() { first.into_iter().collect() } else { both };
+        if !ranges.is_empty() {
+            self.context.network.set_ranges(&ranges);
         }
         self.live = Some(node);
     }

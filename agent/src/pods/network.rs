@@ -72,8 +72,8 @@ pub trait Network: Send + Sync + 'static {
     fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), NetworkError>>;
     /// Called once at start with the pods whose sandboxes still run: everything else may be given back.
     fn retain<'a>(&'a self, pod_uids: Vec<String>) -> BoxFuture<'a, Result<(), NetworkError>>;
-    /// `spec.podCIDR` of this node's Node object, as soon as it is seen (and again after each change).
-    fn set_range(&self, pod_cidr: &str);
+    /// `spec.podCIDRs` of this node's Node object, as soon as they are seen (and again after each change).
+    fn set_ranges(&self, pod_cidrs: &[String]);
     /// Why pods can't have addresses now, for the node's Ready condition; `None` while they can.
     fn not_ready(&self) -> watch::Receiver<Option<String>>;
     /// What other nodes are to know of this one, as annotations of its Node object. Changes seldom.

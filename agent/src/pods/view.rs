@@ -52,8 +52,9 @@ impl Pods {
     /// The running pod that has an address; of those in the host's network, who share one, the newest.
     pub fn by_address(&self, address: IpAddr) -> Option<Known> {
         let has = |known: &&Known| {
-            let said = known.status.pod_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok());
-            said == Some(address) && known.status.phase.as_deref() == Some("Running")
+            let said = known.status.pod_ips.iter().flatten().filter_map(|said| said.ip.parse::<IpAddr>().ok());
+            let said = said.chain(known.status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()));
+            said.into_iter().any(|said| said == address) && known.status.phase.as_deref() == Some("Running")
         };
         self.newest(has)
     }

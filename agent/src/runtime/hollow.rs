@@ -200,8 +200,8 @@ impl Network for HollowNetwork {
         async { Ok(()) }.boxed()
     }
 
-    fn set_range(&self, pod_cidr: &str) {
-        if let Some(slice) = network::slice(pod_cidr) {
+    fn set_ranges(&self, pod_cidrs: &[String]) {
+        if let Some(slice) = pod_cidrs.first().and_then(|cidr| network::slice(cidr)) {
             self.state.lock().0 = Some(slice);
             // The reporter looks again at each change: telling what is no news would keep it looking for ever.
             self.not_ready.send_if_modified(|why| why.take().is_some());
@@ -233,9 +233,9 @@ mod tests {
     fn a_range_that_is_known_is_no_news() {
         let network = HollowNetwork::default();
         let mut not_ready = network.not_ready();
-        network.set_range("10.244.1.0/24");
+        network.set_ranges(&["10.244.1.0/24".into()]);
         assert!(not_ready.has_changed().unwrap() && not_ready.borrow_and_update().is_none());
-        network.set_range("10.244.1.0/24");
+        network.set_ranges(&["10.244.1.0/24".into()]);
         assert!(!not_ready.has_changed().unwrap());
     }
 }

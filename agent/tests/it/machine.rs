@@ -67,10 +67,10 @@ impl Machine {
         Self { host, world, dir }
     }
 
-    /// The agent of `cluster` on this machine, its slice known.
+    /// The agent of `cluster` on this machine, its slice known, or both, separated by a comma.
     pub fn agent(&self, cluster: &str, slice: &str) -> Arc<PodNetwork> {
         let agent = self.agent_started_again(cluster);
-        agent.set_range(slice);
+        agent.set_ranges(&slice.split(',').map(String::from).collect::<Vec<_>>());
         agent
     }
 
@@ -115,7 +115,7 @@ impl Machine {
 }
 
 pub fn ranges() -> Cluster {
-    Cluster { pod_range: "10.244.0.0/16".into(), service_range: "10.96.0.0/16".into() }
+    Cluster { pod_range: "10.244.0.0/16".into(), service_range: "10.96.0.0/16".into(), ..Cluster::default() }
 }
 
 /// As a new stream from the server does.
@@ -145,7 +145,8 @@ pub fn run(netns: &Netns, program: &str, args: &[&str]) -> String {
 }
 
 /// A server that tells each client the address it comes from, and then repeats what it says.
-pub fn serve(netns: &Netns, at: Ipv4Addr, port: u16) {
+pub fn serve(netns: &Netns, at: impl Into<IpAddr>, port: u16) {
+    let at = at.into();
     let listener = netns.run(|| std::net::TcpListener::bind((at, port))).unwrap().unwrap();
     listener.set_nonblocking(true).unwrap();
     let listener = TcpListener::from_std(listener).unwrap();
@@ -162,8 +163,9 @@ pub fn serve(netns: &Netns, at: Ipv4Addr, port: u16) {
 
 /// Connects from `netns` and answers the connection and who the server says we are. Two seconds count as no way.
 pub async fn call(netns: &Netns, ip: impl Into<IpAddr>, port: u16) -> io::Result<(TcpStream, IpAddr)> {
-    let socket = netns.run(TcpSocket::new_v4).unwrap()?;
     let address = SocketAddr::new(ip.into(), port);
+    let new = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
+    let socket = netns.run(new).unwrap()?;
     let stream = tokio::time::timeout(Duration::from_secs(2), socket.connect(address));
     greeting(stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??).await
 }

@@ -6,6 +6,7 @@ mod dns;
 mod events;
 mod firewall;
 mod images;
+mod ipv6;
 mod machine;
 mod mesh;
 mod network;

@@ -226,7 +226,7 @@ async fn without_a_slice_pods_wait() {
     let agent = machine.agent_started_again("c-a");
     let waits = Network::attach(&*agent, "a", machine.sandbox("a").path, vec![]).await.unwrap_err();
     assert!(matches!(waits, NetworkError::NotReady(_)));
-    agent.set_range("fd00::/64");
+    agent.set_ranges(&["fd00::/64".into()]);
     assert_eq!(agent.not_ready().borrow().as_deref().unwrap(), "the node's pod range \"fd00::/64\" is of no use");
 }
 

@@ -329,7 +329,7 @@ impl Network for Loopback {
         }
         .boxed()
     }
-    fn set_range(&self, _: &str) {}
+    fn set_ranges(&self, _: &[String]) {}
     fn not_ready(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         tokio::sync::watch::channel(None).1
     }

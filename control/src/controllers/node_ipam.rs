@@ -1,4 +1,4 @@
-//! Each node gets its slice of the cluster's pod range. One key for all nodes: two must never be given the same.
+//! Each node gets its slice of the cluster's pod range, of each family that this has. One key for all nodes: two must never be given the same.
 
 use super::{Change, Controller};
 use crate::action::{Action, EventType, ObjectKey, Outcome};
@@ -7,7 +7,7 @@ use crate::view::{Applied, Kind, View};
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub struct NodeIpamController;
 
@@ -27,21 +27,24 @@ impl Controller for NodeIpamController {
     }
 
     fn reconcile(&self, view: &View, _key: &ObjectKey, _now: Timestamp) -> Outcome {
-        let Some(range) = Range::parse(&view.settings.pod_range, view.settings.node_mask) else {
-            return Outcome::default();
+        let ranges: Option<Vec<Range>> =
+            view.settings.pod_ranges.iter().map(|(text, mask)| Range::parse(text, *mask)).collect();
+        let Some(ranges) = ranges.filter(|ranges| !ranges.is_empty()) else { return Outcome::default() };
+        let taken = |range: &Range| -> BTreeSet<u32> {
+            view.list::<Node>().flat_map(|n| range.taken_by(&n.pod_cidrs)).collect()
         };
-        let taken: BTreeSet<u32> = view.list::<Node>().flat_map(|n| range.taken_by(&n.pod_cidrs)).collect();
-        let mut free = (0..range.slices()).filter(|i| !taken.contains(i));
+        let taken: Vec<BTreeSet<u32>> = ranges.iter().map(taken).collect();
+        let free = ranges.iter().zip(&taken);
+        let mut free: Vec<_> = free.map(|(range, taken)| (0..range.slices()).filter(|i| !taken.contains(i))).collect();
         let mut actions = Vec::new();
         let without = view.list::<Node>().filter(|n| n.pod_cidrs.is_empty() && !n.meta.is_terminating());
         for node in without.take(BATCH) {
             let Some(record) = view.record(&node.key) else { continue };
             let change = Change::of(record);
-            actions.push(match free.next() {
-                Some(index) => {
-                    let cidr = range.slice(index);
-                    change.exact(None, json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}))
-                }
+            let slice = |(range, free): (&Range, &mut _)| Iterator::next(free).map(|index| range.slice(index));
+            let slices: Option<Vec<String>> = ranges.iter().zip(&mut free).map(slice).collect();
+            actions.push(match slices {
+                Some(slices) => change.exact(None, json!({"spec": {"podCIDR": slices[0], "podCIDRs": slices}})),
                 None => {
                     let message = format!("Node {} status is now: CIDRNotAvailable", node.meta.name);
                     Action::Event(change.event(NAME, EventType::Normal, "CIDRNotAvailable", message))
@@ -52,46 +55,64 @@ impl Controller for NodeIpamController {
     }
 }
 
-/// An IPv4 range cut into slices of one size.
+/// A range of either family cut into slices of one size. Addresses are numbers.
 struct Range {
-    base: u32,
+    v6: bool,
+    base: u128,
     mask: u8,
     node_mask: u8,
 }
 
+/// The number of an address, the family's length, and the prefix's.
+fn numbered(cidr: &str) -> Option<(u128, u8, u8)> {
+    let (address, mask) = cidr.split_once('/')?;
+    let (number, bits) = match address.parse().ok()? {
+        IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32),
+        IpAddr::V6(ip) => (ip.into(), 128),
+    };
+    Some((number, bits, mask.parse().ok().filter(|mask| *mask <= bits)?))
+}
+
 impl Range {
     fn parse(text: &str, node_mask: u8) -> Option<Self> {
-        let (address, mask) = text.split_once('/')?;
-        let (address, mask) = (address.parse::<Ipv4Addr>().ok()?, mask.parse::<u8>().ok()?);
-        if mask > node_mask || node_mask > 30 || node_mask - mask > 16 {
+        let (address, bits, mask) = numbered(text)?;
+        if mask == 0 || mask > node_mask || node_mask > bits - 2 || node_mask - mask > 16 {
             return None;
         }
-        let keep = u32::MAX.checked_shl(32 - u32::from(mask)).unwrap_or_default();
-        Some(Self { base: u32::from(address) & keep, mask, node_mask })
+        let host = bits - mask;
+        Some(Self { v6: bits == 128, base: address >> host << host, mask, node_mask })
     }
 
     fn slices(&self) -> u32 {
         1 << (self.node_mask - self.mask)
     }
 
+    /// How many addresses are in one, as a power of two.
+    fn step(&self) -> u8 {
+        if self.v6 { 128 - self.node_mask } else { 32 - self.node_mask }
+    }
+
     fn slice(&self, index: u32) -> String {
-        let address = self.base + (index << (32 - self.node_mask));
-        format!("{}/{}", Ipv4Addr::from(address), self.node_mask)
+        let address = self.base + (u128::from(index) << self.step());
+        match self.v6 {
+            true => format!("{}/{}", Ipv6Addr::from(address), self.node_mask),
+            false => format!("{}/{}", Ipv4Addr::from(address as u32), self.node_mask),
+        }
     }
 
     /// Every slice that any of these ranges touches, whatever its size.
     fn taken_by(&self, cidrs: &[String]) -> Vec<u32> {
         let touched = |cidr: &String| -> Option<std::ops::RangeInclusive<u32>> {
-            let (address, mask) = cidr.split_once('/')?;
-            let (address, mask) = (u32::from(address.parse::<Ipv4Addr>().ok()?), mask.parse::<u32>().ok()?);
-            let size = 1u64.checked_shl(32 - mask.min(32))?;
-            let (first, last) = (u64::from(address), u64::from(address) + size - 1);
-            let (base, step) = (u64::from(self.base), 1u64 << (32 - self.node_mask));
-            let end = base + step * u64::from(self.slices()) - 1;
-            if last < base || first > end {
+            let (address, bits, mask) = numbered(cidr)?;
+            if (bits == 128) != self.v6 || mask == 0 {
                 return None;
             }
-            let index = |a: u64| ((a.clamp(base, end) - base) / step) as u32;
+            let (first, last) = (address, address | ((1 << (bits - mask)) - 1));
+            let end = self.base + (u128::from(self.slices()) << self.step()) - 1;
+            if last < self.base || first > end {
+                return None;
+            }
+            let index = |a: u128| ((a.clamp(self.base, end) - self.base) >> self.step()) as u32;
             Some(index(first)..=index(last))
         };
         cidrs.iter().filter_map(touched).flatten().collect()
@@ -112,5 +133,15 @@ mod tests {
         assert_eq!(range.taken_by(&["10.244.4.0/23".into()]), [4, 5]);
         assert!(range.taken_by(&["not a range".into(), "::/0".into(), "1.2.3.4/99".into()]).is_empty());
         assert!(Range::parse("10.0.0.0/25", 24).is_none());
+    }
+
+    #[test]
+    fn cuts_a_range_of_ipv6_as_well() {
+        let range = Range::parse("fd12:3456:789a::/48", 64).unwrap();
+        assert_eq!(range.slices(), 65_536);
+        assert_eq!(range.slice(0), "fd12:3456:789a::/64");
+        assert_eq!(range.slice(65_535), "fd12:3456:789a:ffff::/64");
+        assert_eq!(range.taken_by(&["10.244.3.0/24".into(), "fd12:3456:789a:3::/64".into()]), [3]);
+        assert!(range.taken_by(&["fd00::/64".into(), "::/0".into()]).is_empty());
     }
 }

@@ -61,7 +61,7 @@ impl World {
             ("ReplicaSet.apps", kind("replicasets.apps", true)),
         ];
         let kinds = kinds.into_iter().map(|(name, info)| (name.to_string(), info)).collect();
-        view.settings = Settings { pod_range: "10.244.0.0/16".into(), node_mask: 24, kinds, ..Settings::default() };
+        view.settings = Settings { pod_ranges: vec![("10.244.0.0/16".into(), 24)], kinds, ..Settings::default() };
         view
     }
 

@@ -9,6 +9,7 @@ mod edge_nodes;
 mod hostile;
 mod in_cluster;
 mod internet;
+mod ipv6;
 mod join;
 mod main_job;
 mod mesh;

@@ -108,8 +108,8 @@ mod tests {
     use std::time::SystemTime;
 
     fn peer() -> Arc<Peer> {
-        let slice = "10.1.1.0/24".parse().unwrap();
-        let info = PeerInfo { keys: vec![], slice, candidates: vec![], expires: SystemTime::UNIX_EPOCH };
+        let slices = vec!["10.1.1.0/24".parse().unwrap()];
+        let info = PeerInfo { keys: vec![], slices, candidates: vec![], expires: SystemTime::UNIX_EPOCH };
         Arc::new(Peer { id: NodeId::new("n-a"), info, live: Arc::default() })
     }
 

@@ -3,7 +3,7 @@
 use super::Core;
 use crate::keys::PublicKey;
 use crate::map::Table;
-use crate::packet::header::{Ipv4, Tcp};
+use crate::packet::header::{Ip, Tcp};
 use crate::packet::join::Batch;
 use crate::packet::mss;
 use crate::path::message::{self, Message};
@@ -11,6 +11,7 @@ use crate::path::{Route, Via};
 use crate::peer::{Live, Peer};
 use crate::tunnel::{Greeting, LEAST_ROOM, Opened, OwnKey};
 use crate::udp::Socket;
+use ipnet::IpNet;
 use longshore_api::ids::NodeId;
 use longshore_tunnel::reflect;
 use longshore_tunnel::relay::Relayed;
@@ -229,8 +230,9 @@ impl Inbound {
     fn accept(&mut self, now: Instant, peer: &Peer, live: &mut Live, length: usize) {
         let range = self.used..self.used + length;
         let packet = &mut self.opened[range.clone()];
-        let Some(ip) = Ipv4::parse(packet) else { return };
-        if !peer.info.slice.contains(&ip.source) || !self.core.slice.contains(&ip.destination) {
+        let Some(ip) = Ip::parse(packet) else { return };
+        let within = |slices: &[IpNet], ip: &IpAddr| slices.iter().any(|slice| slice.contains(ip));
+        if !within(&peer.info.slices, &ip.source) || !within(&self.core.slices, &ip.destination) {
             tracing::debug!(peer = %peer.id, source = %ip.source, destination = %ip.destination, "a packet that the peer may not send");
             return;
         }

@@ -18,7 +18,7 @@ use crate::tun::Device;
 use crate::tunnel::{OVERHEAD, OwnKey, Tunnel};
 use crate::udp::Socket;
 use bytes::Bytes;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use longshore_api::ids::NodeId;
 use longshore_tunnel::relay::Relayed;
 use parking_lot::{Mutex, RwLock};
@@ -39,7 +39,7 @@ pub struct Core {
     pub v6: Option<Arc<Socket>>,
     pub relay: mpsc::Sender<Relayed>,
     /// Behind us.
-    pub slice: Ipv4Net,
+    pub slices: Vec<IpNet>,
     /// Of the device.
     pub mtu: u16,
     pub table: RwLock<Arc<Table>>,
@@ -61,7 +61,7 @@ impl Core {
         v4: Option<Arc<Socket>>,
         v6: Option<Arc<Socket>>,
         relay: mpsc::Sender<Relayed>,
-        slice: Ipv4Net,
+        slices: Vec<IpNet>,
         mtu: u16,
         key: PrivateKey,
     ) -> Self {
@@ -70,7 +70,7 @@ impl Core {
             v4,
             v6,
             relay,
-            slice,
+            slices,
             mtu,
             table: RwLock::default(),
             keys: RwLock::new(vec![(OwnKey::new(key), None)]),

@@ -4,7 +4,7 @@
 //! Payloads are not copied: a joined packet is written as a list of slices. Only what surely belongs together is joined:
 //! same connection, in sequence, equal headers, a checksum that holds. Everything else passes as it came, in its order.
 
-use super::header::{self, Ipv4, Tcp, be16, flag, put16};
+use super::header::{self, Ip, Tcp, flag, put16};
 use super::virtio::Virtio;
 use std::io::IoSlice;
 use std::ops::Range;
@@ -40,16 +40,16 @@ struct Open {
 
 impl Batch {
     /// Takes a packet that lies at `range` of `buffer`, the same for the whole batch.
-    pub fn push(&mut self, buffer: &[u8], range: Range<usize>, ip: &Ipv4) {
+    pub fn push(&mut self, buffer: &[u8], range: Range<usize>, ip: &Ip) {
         let packet = &buffer[range.clone()];
-        let tcp = Tcp::parse(ip, packet).filter(|_| ip.header == 20);
+        let tcp = Tcp::parse(ip, packet).filter(|_| ip.is_plain());
         let Some(tcp) = tcp else { return self.begin(range, 0, 0, None) };
         let payload = ip.total - tcp.headers;
         let plain = tcp.flags & !flag::PSH == flag::ACK;
         let joinable = plain && payload > 0 && ip.pseudo(ip.total - tcp.at).add(&packet[tcp.at..]).finish() == 0;
         let latest = self.groups[..self.used].iter_mut().rev().take(LOOK_BACK).find(|group| {
             let first = &buffer[group.parts[0].clone()];
-            group.headers > 0 && first[12..24] == packet[12..24]
+            group.headers > 0 && group.ip == tcp.at && first[between(tcp.at)] == packet[between(tcp.at)]
         });
         if let Some(group) = latest {
             if joinable && group.takes(&buffer[group.parts[0].clone()], packet, &tcp, payload) {
@@ -94,6 +94,12 @@ impl Batch {
     }
 }
 
+/// Where addresses and ports stand, by where TCP begins.
+fn between(tcp: usize) -> Range<usize> {
+    let addresses = if tcp == header::V6 { 32 } else { 8 };
+    tcp - addresses..tcp + 4
+}
+
 impl Group {
     /// Whether `packet` continues this group, whose first packet is `first`.
     fn takes(&self, first: &[u8], packet: &[u8], tcp: &Tcp, payload: usize) -> bool {
@@ -104,8 +110,10 @@ impl Group {
             && self.headers == tcp.headers
             && self.total + payload <= usize::from(u16::MAX)
             && self.parts.len() < 64
-            && first[..2] == packet[..2]
-            && first[6..10] == packet[6..10]
+            && match at {
+                header::V6 => first[..4] == packet[..4] && first[6..8] == packet[6..8],
+                _ => first[..2] == packet[..2] && first[6..10] == packet[6..10],
+            }
             && first[at + 8..at + 13] == packet[at + 8..at + 13]
             && first[at + 14..at + 16] == packet[at + 14..at + 16]
             && first[at + 18..tcp.headers] == packet[at + 18..tcp.headers]
@@ -127,21 +135,22 @@ impl Group {
     fn finish(&self, buffer: &mut [u8]) -> Virtio {
         let Some(segment) = self.segment else { return Virtio::default() };
         let first = &mut buffer[self.parts[0].clone()];
-        header::seal_ipv4(first, self.ip, self.total);
+        header::seal(first, self.ip, self.total);
         if self.push {
             first[self.ip + 13] |= flag::PSH;
         }
         // The kernel counts it as proven, and adds the rest should it have to cut the packet again.
-        let sum = Ipv4::parse_header(first).map_or(0, |ip| ip.pseudo(self.total - self.ip).partial());
+        let sum = Ip::parse_header(first).map_or(0, |ip| ip.pseudo(self.total - self.ip).partial());
         put16(first, self.ip + 16, sum);
-        debug_assert_eq!(usize::from(be16(first, 2)), self.total);
-        Virtio { checksum: Some((self.ip as u16, 16)), segment: Some(segment), headers: self.headers as u16 }
+        let v6 = self.ip == header::V6;
+        Virtio { checksum: Some((self.ip as u16, 16)), segment: Some(segment), v6, headers: self.headers as u16 }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::tcp;
+    use super::super::header::be16;
+    use super::super::samples::{tcp, tcp6};
     use super::super::segment::Outgoing;
     use super::*;
     use proptest::prelude::*;
@@ -155,7 +164,7 @@ mod tests {
             buffer.extend_from_slice(packet);
         }
         for (range, packet) in ranges.into_iter().zip(packets) {
-            batch.push(&buffer, range, &Ipv4::parse(packet).unwrap());
+            batch.push(&buffer, range, &Ip::parse(packet).unwrap());
         }
         let mut written = Vec::new();
         batch.flush(&mut buffer, |slices| {
@@ -169,7 +178,7 @@ mod tests {
     fn of_port(mut packet: Vec<u8>, port: u16) -> Vec<u8> {
         put16(&mut packet, 20, port);
         put16(&mut packet, 36, 0);
-        let ip = Ipv4::parse(&packet).unwrap();
+        let ip = Ip::parse(&packet).unwrap();
         let sum = ip.pseudo(ip.total - 20).add(&packet[20..]).finish();
         put16(&mut packet, 36, sum);
         packet
@@ -197,11 +206,11 @@ mod tests {
             let mut arrived = [const { Vec::<u8>::new() }; 3];
             for (virtio, mut packet) in joined(&packets) {
                 // The kernel may cut it again: each piece must be sound.
-                let ip = Ipv4::parse(&packet).unwrap();
+                let ip = Ip::parse(&packet).unwrap();
                 prop_assert_eq!(ip.total, packet.len());
                 let outgoing = Outgoing::new(virtio, &mut packet).unwrap();
                 outgoing.cut(1500, &mut Vec::new(), |piece| {
-                    let ip = Ipv4::parse(piece).unwrap();
+                    let ip = Ip::parse(piece).unwrap();
                     assert_eq!(ip.pseudo(ip.total - 20).add(&piece[20..]).finish(), 0);
                     let tcp = Tcp::parse(&ip, piece).unwrap();
                     let bytes = &mut arrived[usize::from(be16(piece, 20))];
@@ -219,6 +228,19 @@ mod tests {
         let written = joined(&burst);
         assert_eq!(written.len(), 1);
         assert_eq!((written[0].0.segment, written[0].1.len()), (Some(1000), 40_040));
+    }
+
+    #[test]
+    fn a_burst_of_ipv6_becomes_one_packet_of_its_own() {
+        let burst = (0..10).flat_map(|i| {
+            let (sequence, payload) = (i * 1000, [i as u8; 1000]);
+            [tcp6(sequence, flag::ACK, &payload), tcp(sequence, flag::ACK, &payload)]
+        });
+        let written = joined(&burst.collect::<Vec<_>>());
+        let told: Vec<_> = written.iter().map(|(virtio, packet)| (virtio.v6, virtio.segment, packet.len())).collect();
+        assert_eq!(told, [(true, Some(1000), 10_060), (false, Some(1000), 10_040)]);
+        let ip = Ip::parse(&written[0].1).unwrap();
+        assert_eq!((ip.total, ip.header), (10_060, 40));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub fn clamp(packet: &mut [u8], tcp: &Tcp, mtu: u16) {
     if tcp.flags & flag::SYN == 0 {
         return;
     }
-    let most = mtu.saturating_sub(40);
+    let most = mtu.saturating_sub(tcp.at as u16 + 20);
     let mut at = tcp.at + 20;
     while at < tcp.headers {
         match packet[at] {
@@ -45,24 +45,30 @@ fn adjusted(sum: u16, old: u16, new: u16, odd: bool) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::header::Ipv4;
+    use super::super::header::Ip;
     use super::super::samples;
     use super::*;
 
     fn clamped(options: &[u8], mtu: u16) -> Vec<u8> {
-        let mut packet = samples::tcp_with(1, flag::SYN, options, &[]);
-        let ip = Ipv4::parse(&packet).unwrap();
+        clamped_in(samples::tcp_with(1, flag::SYN, options, &[]), mtu)
+    }
+
+    fn clamped_in(mut packet: Vec<u8>, mtu: u16) -> Vec<u8> {
+        let ip = Ip::parse(&packet).unwrap();
         let tcp = Tcp::parse(&ip, &packet).unwrap();
         clamp(&mut packet, &tcp, mtu);
         let sum = ip.pseudo(ip.total - ip.header).add(&packet[ip.header..]).finish();
         assert_eq!(sum, 0, "the checksum still holds");
-        packet[40..].to_vec()
+        packet[tcp.at + 20..].to_vec()
     }
 
     #[test]
     fn too_large_a_size_is_lowered_and_a_small_one_stays() {
         assert_eq!(clamped(&[2, 4, 0x05, 0xb4], 1420), [2, 4, 0x05, 0x64]);
         assert_eq!(clamped(&[2, 4, 0x02, 0x18], 1420), [2, 4, 0x02, 0x18]);
+        // IPv6's header is longer by twenty bytes.
+        let of_v6 = clamped_in(samples::tcp6_with(1, flag::SYN, &[2, 4, 0x05, 0xb4], &[]), 1420);
+        assert_eq!(of_v6, [2, 4, 0x05, 0x50]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Packets for tests.
 
-use super::header::{self, Ipv4, put16, put32};
+use super::header::{self, Ip, put16, put32};
 
 pub fn tcp(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     tcp_with(sequence, flags, &[], payload)
@@ -22,9 +22,33 @@ pub fn tcp_with(sequence: u32, flags: u8, options: &[u8], payload: &[u8]) -> Vec
     packet.extend_from_slice(options);
     packet.extend_from_slice(payload);
     let total = packet.len();
-    header::seal_ipv4(&mut packet, 20, total);
-    let ip = Ipv4::parse(&packet).unwrap();
+    header::seal(&mut packet, 20, total);
+    let ip = Ip::parse(&packet).unwrap();
     let sum = ip.pseudo(total - 20).add(&packet[20..]).finish();
     put16(&mut packet, 36, sum);
+    packet
+}
+
+/// As [`tcp`], over IPv6.
+pub fn tcp6(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    tcp6_with(sequence, flags, &[], payload)
+}
+
+pub fn tcp6_with(sequence: u32, flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    let v4 = tcp_with(sequence, flags, options, payload);
+    let mut packet = vec![0; header::V6];
+    packet[0] = 0x60;
+    packet[6] = header::TCP;
+    packet[7] = 64;
+    for (at, last) in [(8, 2), (24, 3)] {
+        (packet[at], packet[at + 1], packet[at + 15]) = (0xfd, last, last);
+    }
+    packet.extend_from_slice(&v4[20..]);
+    let total = packet.len();
+    header::seal(&mut packet, header::V6, total);
+    put16(&mut packet, 56, 0);
+    let ip = Ip::parse(&packet).unwrap();
+    let sum = ip.pseudo(total - 40).add(&packet[40..]).finish();
+    put16(&mut packet, 56, sum);
     packet
 }

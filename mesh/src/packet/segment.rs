@@ -4,13 +4,13 @@
 //! narrower costs TCP neither a loss nor an ICMP.
 
 use super::checksum::Sum;
-use super::header::{self, Ipv4, Tcp, flag, put16, put32};
+use super::header::{self, Ip, Tcp, flag, put16, put32};
 use super::virtio::Virtio;
 
 /// A packet from the TUN device, ready to be cut.
 pub struct Outgoing<'a> {
     packet: &'a mut [u8],
-    pub ip: Ipv4,
+    pub ip: Ip,
     tcp: Option<Tcp>,
     /// Payload of each segment; none: it is one packet.
     segment: Option<usize>,
@@ -21,9 +21,9 @@ pub struct Outgoing<'a> {
 pub struct TooBig;
 
 impl<'a> Outgoing<'a> {
-    /// Completes the checksum where the kernel left it to us. None where it isn't a sound IPv4 packet.
+    /// Completes the checksum where the kernel left it to us. None where it isn't a sound IP packet.
     pub fn new(virtio: Virtio, packet: &'a mut [u8]) -> Option<Self> {
-        let ip = Ipv4::parse(packet)?;
+        let ip = Ip::parse(packet)?;
         let packet = &mut packet[..ip.total];
         let tcp = Tcp::parse(&ip, packet);
         let segment = virtio.segment.map(usize::from);
@@ -84,9 +84,11 @@ impl<'a> Outgoing<'a> {
     }
 
     fn finish(&self, tcp: &Tcp, packet: &mut [u8], index: usize, from: usize, last: bool) {
-        let identification = header::be16(packet, 4).wrapping_add(index as u16);
-        put16(packet, 4, identification);
-        header::seal_ipv4(packet, tcp.at, packet.len());
+        if packet[0] >> 4 == 4 {
+            let identification = header::be16(packet, 4).wrapping_add(index as u16);
+            put16(packet, 4, identification);
+        }
+        header::seal(packet, tcp.at, packet.len());
         put32(packet, tcp.at + 4, tcp.sequence.wrapping_add(from as u32));
         let mut flags = tcp.flags;
         if !last {
@@ -104,7 +106,7 @@ impl<'a> Outgoing<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::tcp;
+    use super::super::samples::{tcp, tcp6};
     use super::*;
     use proptest::prelude::*;
 
@@ -114,10 +116,12 @@ mod tests {
         Ok(cut)
     }
 
-    fn sound(packet: &[u8]) -> (Ipv4, Tcp) {
-        let ip = Ipv4::parse(packet).unwrap();
+    fn sound(packet: &[u8]) -> (Ip, Tcp) {
+        let ip = Ip::parse(packet).unwrap();
         assert_eq!(ip.total, packet.len());
-        assert_eq!(Sum::default().add(&packet[..ip.header]).finish(), 0, "the IP header's checksum");
+        if ip.source.is_ipv4() {
+            assert_eq!(Sum::default().add(&packet[..ip.header]).finish(), 0, "the IP header's checksum");
+        }
         assert_eq!(ip.pseudo(ip.total - ip.header).add(&packet[ip.header..]).finish(), 0, "TCP's checksum");
         (ip, Tcp::parse(&ip, packet).unwrap())
     }
@@ -128,10 +132,10 @@ mod tests {
         #[test]
         fn what_was_cut_is_the_whole(
             payload in proptest::collection::vec(any::<u8>(), 1..20_000), size in 100u16..1460, limit in 300usize..1500,
-            sequence: u32,
+            sequence: u32, v6: bool,
         ) {
             let flags = flag::ACK | flag::PSH | flag::FIN | flag::CWR;
-            let mut packet = tcp(sequence, flags, &payload);
+            let mut packet = if v6 { tcp6(sequence, flags, &payload) } else { tcp(sequence, flags, &payload) };
             let packets = cut(&mut packet, Virtio { segment: Some(size), ..Virtio::default() }, limit).unwrap();
             let mut joined = Vec::new();
             for (index, packet) in packets.iter().enumerate() {
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn a_checksum_left_to_us_is_completed() {
         let mut packet = tcp(9, flag::ACK, b"hello");
-        let ip = Ipv4::parse(&packet).unwrap();
+        let ip = Ip::parse(&packet).unwrap();
         put16(&mut packet, 36, ip.pseudo(25).partial());
         let virtio = Virtio { checksum: Some((20, 16)), ..Virtio::default() };
         sound(Outgoing::new(virtio, &mut packet).unwrap().whole());

@@ -5,6 +5,7 @@ pub const LENGTH: usize = 10;
 
 const NEEDS_CHECKSUM: u8 = 1;
 const TCP4: u8 = 1;
+const TCP6: u8 = 4;
 const ECN: u8 = 0x80;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Virtio {
     pub checksum: Option<(u16, u16)>,
     /// Payload of each TCP segment that the packet stands for.
     pub segment: Option<u16>,
+    /// Whether these are IPv6's.
+    pub v6: bool,
     pub headers: u16,
 }
 
@@ -22,11 +25,11 @@ impl Virtio {
         let at = |i: usize| u16::from_ne_bytes([bytes[i], bytes[i + 1]]);
         let segment = match bytes[1] & !ECN {
             0 => None,
-            TCP4 if at(4) > 0 => Some(at(4)),
+            TCP4 | TCP6 if at(4) > 0 => Some(at(4)),
             _ => return None,
         };
         let checksum = (bytes[0] & NEEDS_CHECKSUM != 0).then(|| (at(6), at(8)));
-        Some(Self { checksum, segment, headers: at(2) })
+        Some(Self { checksum, segment, v6: bytes[1] & !ECN == TCP6, headers: at(2) })
     }
 
     pub fn encode(&self) -> [u8; LENGTH] {
@@ -38,7 +41,11 @@ impl Virtio {
         put(6, start);
         put(8, offset);
         bytes[0] = if self.checksum.is_some() { NEEDS_CHECKSUM } else { 0 };
-        bytes[1] = if self.segment.is_some() { TCP4 } else { 0 };
+        bytes[1] = match (self.segment, self.v6) {
+            (None, _) => 0,
+            (Some(_), false) => TCP4,
+            (Some(_), true) => TCP6,
+        };
         bytes
     }
 }

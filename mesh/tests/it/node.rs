@@ -1,6 +1,6 @@
 //! Nodes of a mesh on hosts of the small internet, and the relay between them.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use longshore_api::ids::NodeId;
 use longshore_e2e::internet::{Netns, Site};
 use longshore_mesh::{Config, Link, Mesh, PeerInfo, PrivateKey, Relay, Tun};
@@ -52,7 +52,7 @@ impl Hub {
 pub struct Node {
     pub id: NodeId,
     pub key: PrivateKey,
-    pub slice: Ipv4Net,
+    pub slices: Vec<IpNet>,
     /// An address of a pod.
     pub pod: Ipv4Addr,
     pub cluster: Netns,
@@ -60,21 +60,22 @@ pub struct Node {
 }
 
 impl Node {
-    /// Node `number`, whose slice is 10.1.`number`.0/24.
+    /// Node `number`, whose slices are 10.1.`number`.0/24 and fd00:`number`::/64.
     pub fn start(number: u8, socket: Option<UdpSocket>, hub: &Arc<Hub>) -> Self {
         let (id, key) = (NodeId::new(format!("n-{number}")), PrivateKey::generate());
-        let slice = Ipv4Net::new(Ipv4Addr::new(10, 1, number, 0), 24).unwrap();
+        let slices = [format!("10.1.{number}.0/24"), format!("fd00:{number}::/64")];
+        let slices: Vec<IpNet> = slices.iter().map(|slice| slice.parse().unwrap()).collect();
         let pod = Ipv4Addr::new(10, 1, number, 2);
         let cluster = Netns::new("cluster");
-        cluster.ip(&format!("addr add {pod}/32 dev lo"));
-        let mesh = start(&cluster, &id, &key, slice, pod, socket, hub);
-        Self { id, key, slice, pod, cluster, mesh }
+        cluster.ip(&format!("addr add {pod}/32 dev lo\naddr add fd00:{number}::2/128 dev lo"));
+        let mesh = start(&cluster, &id, &key, &slices, pod, socket, hub);
+        Self { id, key, slices, pod, cluster, mesh }
     }
 
     /// The agent was restarted: sessions and paths are forgotten, pods and their connections are not.
     pub fn restart(&mut self, hub: &Arc<Hub>) {
         self.cluster.ip("link del mesh");
-        self.mesh = start(&self.cluster, &self.id, &self.key, self.slice, self.pod, None, hub);
+        self.mesh = start(&self.cluster, &self.id, &self.key, &self.slices, self.pod, None, hub);
     }
 
     pub fn at(site: &Site, number: u8, hub: &Arc<Hub>) -> Self {
@@ -86,7 +87,7 @@ impl Node {
     pub fn info(&self) -> PeerInfo {
         PeerInfo {
             keys: vec![self.key.public()],
-            slice: self.slice,
+            slices: self.slices.clone(),
             candidates: self.mesh.local_candidates().borrow().clone(),
             expires: SystemTime::now() + Duration::from_secs(600),
         }
@@ -123,12 +124,14 @@ fn start(
     cluster: &Netns,
     id: &NodeId,
     key: &PrivateKey,
-    slice: Ipv4Net,
+    slices: &[IpNet],
     pod: Ipv4Addr,
     socket: Option<UdpSocket>,
     hub: &Arc<Hub>,
 ) -> Mesh {
     let tun = Tun::create(cluster.file().as_fd(), "mesh").unwrap();
     cluster.ip(&format!("link set mesh mtu {MTU} up\nroute add 10.1.0.0/16 dev mesh src {pod}"));
-    Mesh::start(Config { tun, mtu: MTU, v4: socket, v6: None, key: key.clone(), slice, relay: hub.join(id) }).unwrap()
+    cluster.ip("route add fd00::/16 dev mesh");
+    let (key, slices) = (key.clone(), slices.to_vec());
+    Mesh::start(Config { tun, mtu: MTU, v4: socket, v6: None, key, slices, relay: hub.join(id) }).unwrap()
 }

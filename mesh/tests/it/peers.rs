@@ -83,10 +83,32 @@ async fn a_peer_sends_only_from_behind_itself_and_to_behind_us() {
     assert!(!arrives(&spoofing, &far, b"spoofed", Duration::from_millis(400)).await);
     // An address that isn't the receiver's, although the sender's map says so.
     let mut info = b.info();
-    info.slice = "10.1.0.0/20".parse().unwrap();
+    info.slices = vec!["10.1.0.0/20".parse().unwrap()];
     a.mesh.set_peers([(b.id.clone(), info)].into());
     assert!(arrives(&honest, &far, b"still honest", SOON).await);
     let elsewhere = datagrams(&b.cluster, "10.1.9.9:0");
+    assert!(!arrives(&honest, &elsewhere, b"stray", Duration::from_millis(400)).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_sends_of_ipv6_only_from_behind_itself_and_to_behind_us_as_well() {
+    let ([a, b], _hub) = relayed();
+    a.cluster.ip("addr add fd00:7::7/128 dev lo");
+    b.cluster.ip("addr add fd00:9::9/128 dev lo");
+    let honest = datagrams(&a.cluster, "[fd00:1::2]:0");
+    let far = datagrams(&b.cluster, "[fd00:2::2]:0");
+    assert!(arrives(&honest, &far, b"honest", SOON).await);
+    assert!(arrives(&honest, &far, &[7; 1300], SOON).await, "as large as the device carries");
+    let flow = Flow::start_to(&a, &b, "fd00:2::2".parse().unwrap()).await;
+    until("bytes flow", SOON, || flow.received() > 1_000_000).await;
+    flow.finish().await;
+    let spoofing = datagrams(&a.cluster, "[fd00:7::7]:0");
+    assert!(!arrives(&spoofing, &far, b"spoofed", Duration::from_millis(400)).await);
+    let mut info = b.info();
+    info.slices = vec!["fd00::/12".parse().unwrap()];
+    a.mesh.set_peers([(b.id.clone(), info)].into());
+    assert!(arrives(&honest, &far, b"still honest", SOON).await);
+    let elsewhere = datagrams(&b.cluster, "[fd00:9::9]:0");
     assert!(!arrives(&honest, &elsewhere, b"stray", Duration::from_millis(400)).await);
 }
 

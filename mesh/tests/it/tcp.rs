@@ -1,7 +1,7 @@
 //! TCP between pods.
 
 use crate::node::Node;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,9 +15,15 @@ fn asynchronous(stream: TcpStream) -> tokio::net::TcpStream {
 
 /// A connection from a pod of `a` to one of `b`.
 pub async fn connect(a: &Node, b: &Node) -> (tokio::net::TcpStream, tokio::net::TcpStream) {
-    let listener = b.cluster.within(|| TcpListener::bind((b.pod, 0)).unwrap());
+    connect_to(a, b, b.pod.into()).await
+}
+
+/// `pod`: an address of one of `b`.
+async fn connect_to(a: &Node, b: &Node, pod: IpAddr) -> (tokio::net::TcpStream, tokio::net::TcpStream) {
+    let listener = b.cluster.within(|| TcpListener::bind((pod, 0)).unwrap());
     let address = listener.local_addr().unwrap();
-    let socket = a.cluster.within(tokio::net::TcpSocket::new_v4).unwrap();
+    let new = if pod.is_ipv4() { tokio::net::TcpSocket::new_v4 } else { tokio::net::TcpSocket::new_v6 };
+    let socket = a.cluster.within(new).unwrap();
     let accepted = tokio::task::spawn_blocking(move || listener.accept().unwrap().0);
     let connected = tokio::time::timeout(Duration::from_secs(10), socket.connect(address)).await;
     let connected = connected.expect("no connection within 10 s").unwrap();
@@ -49,7 +55,12 @@ fn pattern(from: u64, length: usize) -> Vec<u8> {
 
 impl Flow {
     pub async fn start(a: &Node, b: &Node) -> Self {
-        let (mut near, mut far) = connect(a, b).await;
+        Self::start_to(a, b, b.pod.into()).await
+    }
+
+    /// To an address of a pod of `b`.
+    pub async fn start_to(a: &Node, b: &Node, pod: IpAddr) -> Self {
+        let (mut near, mut far) = connect_to(a, b, pod).await;
         let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counted) = (stop.clone(), received.clone());
         let sender = tokio::spawn(async move {

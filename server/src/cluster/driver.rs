@@ -47,6 +47,8 @@ const QUIET: Duration = Duration::from_secs(30);
 const MOST_OBJECTS: usize = 1000;
 /// Length of a node's slice of the pod range, as Kubernetes has it.
 const NODE_MASK: u8 = 24;
+/// The same of IPv6, as Kubernetes has it.
+const NODE_MASK_V6: u8 = 64;
 
 pub(super) struct Driver {
     pub api: Api,
@@ -245,13 +247,10 @@ impl<'a> Run<'a> {
         let now = Timestamp::now();
         view.contacts = Contacts::new(now);
         connected.iter().for_each(|node| view.contacts.connected(node, now));
-        view.settings = Settings {
-            root_ca,
-            pod_range: cluster.info().pod_range.clone(),
-            node_mask: NODE_MASK,
-            kinds: kinds.collect(),
-            ..Settings::default()
-        };
+        let info = cluster.info();
+        let v6 = info.pod_range_v6.clone().map(|range| (range, NODE_MASK_V6));
+        let pod_ranges = std::iter::once((info.pod_range.clone(), NODE_MASK)).chain(v6).collect();
+        view.settings = Settings { root_ca, pod_ranges, kinds: kinds.collect(), ..Settings::default() };
         let scheduling = Scheduling::of(&cluster);
         Self {
             driver,

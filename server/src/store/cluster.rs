@@ -44,6 +44,9 @@ pub struct ClusterInfo {
     pub service_range: String,
     /// Addresses of pods, as CIDR; each node gets a slice of it.
     pub pod_range: String,
+    /// The same of IPv6; clusters from before there was any have none.
+    pub service_range_v6: Option<String>,
+    pub pod_range_v6: Option<String>,
 }
 
 /// The newest state of a key, in-flight writes included. Whoever answers from it awaits `commit` first: until then what

@@ -123,7 +123,7 @@ impl PostgresLog {
         let mut tx = self.pool.begin().await?;
         let row = sqlx::query!(
             "SELECT organization, name, epoch, revision, compacted, events_compacted, owner, data_key, service_range,
-                    pod_range
+                    pod_range, service_range_v6, pod_range_v6
              FROM clusters WHERE id = $1 FOR UPDATE",
             cluster.as_str()
         )
@@ -161,6 +161,8 @@ impl PostgresLog {
                 name: row.name,
                 service_range: row.service_range,
                 pod_range: row.pod_range,
+                service_range_v6: row.service_range_v6,
+                pod_range_v6: row.pod_range_v6,
             },
             epoch: row.epoch + 1,
             revision: Revision(row.revision),
@@ -265,14 +267,17 @@ impl Log for PostgresLog {
         Box::pin(async move {
             let Founding { info, data_key } = founding;
             sqlx::query!(
-                "INSERT INTO clusters (id, organization, name, data_key, service_range, pod_range)
-                 VALUES ($1, $2, $3, $4, $5, $6)",
+                "INSERT INTO clusters (id, organization, name, data_key, service_range, pod_range, service_range_v6,
+                                       pod_range_v6)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
                 info.id.as_str(),
                 info.organization.as_str(),
                 info.name,
                 data_key,
                 info.service_range,
                 info.pod_range,
+                info.service_range_v6,
+                info.pod_range_v6,
             )
             .execute(&self.pool)
             .await

@@ -19,6 +19,7 @@ use longshore_api::ids::{ClusterId, OrganizationId};
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,13 +46,16 @@ pub struct NewCluster {
     pub name: String,
     pub service_range: String,
     pub pod_range: String,
+    pub service_range_v6: Option<String>,
+    pub pod_range_v6: Option<String>,
 }
 
 impl NewCluster {
-    /// With the ranges that most clusters use.
+    /// With the ranges that most clusters use, and ranges of IPv6 that are nobody else's.
     pub fn new(organization: OrganizationId, name: &str) -> Self {
         let (service_range, pod_range) = ("10.96.0.0/16".into(), "10.244.0.0/14".into());
-        Self { organization, name: name.into(), service_range, pod_range }
+        let (service_range_v6, pod_range_v6) = (Some(random_range(112)), Some(random_range(48)));
+        Self { organization, name: name.into(), service_range, pod_range, service_range_v6, pod_range_v6 }
     }
 }
 
@@ -331,8 +335,16 @@ impl Store {
         let id = random_cluster_id();
         let wrapped = self.0.shared.keys.wrap(&id, &DataKey::generate());
         let data_key = wrapped.map_err(|e| StoreError::Damaged(e.to_string()))?;
-        let NewCluster { organization, name, service_range, pod_range } = new;
-        let info = ClusterInfo { id: id.clone(), organization, name, service_range, pod_range };
+        let NewCluster { organization, name, service_range, pod_range, service_range_v6, pod_range_v6 } = new;
+        let info = ClusterInfo {
+            id: id.clone(),
+            organization,
+            name,
+            service_range,
+            pod_range,
+            service_range_v6,
+            pod_range_v6,
+        };
         self.0.shared.log.found(Founding { info, data_key }).await?;
         Ok(id)
     }
@@ -396,9 +408,36 @@ impl Store {
     }
 }
 
+/// The beginning of a unique local prefix (RFC 4193: `fd` and 40 random bits), so many bits of it.
+fn random_range(bits: u8) -> String {
+    let random = rand::random::<u64>() & ((1 << 40) - 1);
+    let network = Ipv6Addr::from((0xfd << 120) | (u128::from(random) << 80));
+    format!("{network}/{bits}")
+}
+
 /// `c-` and ten characters: 50 bits, and the database refuses a second one.
 fn random_cluster_id() -> ClusterId {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let random = (0..10).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]));
     ClusterId::new(format!("c-{}", random.collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_cluster_has_ranges_of_ipv6_that_no_other_has() {
+        let [one, other] = [(); 2].map(|()| NewCluster::new(OrganizationId::new("o-1"), "a"));
+        let ranges =
+            [&one, &other].map(|new| [new.service_range_v6.clone().unwrap(), new.pod_range_v6.clone().unwrap()]);
+        for [services, pods] in &ranges {
+            let (services, pods): (ipnet::Ipv6Net, ipnet::Ipv6Net) = (services.parse().unwrap(), pods.parse().unwrap());
+            assert_eq!((services.prefix_len(), pods.prefix_len()), (112, 48));
+            assert!(services.trunc() == services && pods.trunc() == pods);
+            assert!([services, pods].iter().all(|range| range.addr().octets()[0] == 0xfd), "{services} {pods}");
+            assert!(!pods.contains(&services.addr()));
+        }
+        assert!(ranges.as_flattened().iter().collect::<std::collections::BTreeSet<_>>().len() == 4);
+    }
 }

@@ -4,7 +4,7 @@
 use crate::network::map::Map;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use longshore_api::network::{self, DOMAIN, Endpoints, Protocol, Service};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -48,7 +48,8 @@ pub fn answer(map: &Map, name: &Name, kind: RecordType) -> Answer {
     let query = Query { map, name, kind };
     match labels[..] {
         [ref rest @ .., "cluster", "local"] => query.of_cluster(rest),
-        [d, c, b, a, "in-addr", "arpa"] => query.of_address([a, b, c, d]),
+        [d, c, b, a, "in-addr", "arpa"] => query.of_address([a, b, c, d].join(".").parse::<Ipv4Addr>().ok()),
+        [ref digits @ .., "ip6", "arpa"] => query.of_address(reversed(digits)),
         _ => Answer::Foreign,
     }
 }
@@ -175,12 +176,12 @@ impl Query<'_> {
         hosts.into_values().collect()
     }
 
-    fn of_address(&self, parts: [&str; 4]) -> Answer {
-        let Ok(ip) = parts.join(".").parse::<Ipv4Addr>() else { return Answer::Foreign };
+    fn of_address(&self, ip: Option<impl Into<IpAddr>>) -> Answer {
+        let Some(ip) = ip.map(Into::into) else { return Answer::Foreign };
         let mut found = Vec::new();
         for (name, service) in &self.map.services {
             let own = format!("{}.{}.svc.{DOMAIN}.", name.name, name.namespace);
-            if service.addresses.contains(&ip.into()) {
+            if service.addresses.contains(&ip) {
                 found.push(own);
             } else if service.addresses.is_empty() && service.external_name.is_empty() {
                 let here = self.map.slices(name).flat_map(names).filter(|(_, address)| *address == ip);
@@ -188,8 +189,10 @@ impl Query<'_> {
             }
         }
         if found.is_empty() {
-            let ranges = [&self.map.cluster.pod_range, &self.map.cluster.service_range];
-            let ours = ranges.iter().filter_map(|r| r.parse::<Ipv4Net>().ok()).any(|r| r.contains(&ip));
+            let cluster = &self.map.cluster;
+            let v4 = [&cluster.pod_range, &cluster.service_range];
+            let ranges = v4.into_iter().chain([&cluster.pod_range_v6, &cluster.service_range_v6]);
+            let ours = ranges.filter_map(|r| r.parse::<IpNet>().ok()).any(|r| r.contains(&ip));
             return if ours { Answer::Missing } else { Answer::Foreign };
         }
         if self.kind != RecordType::PTR {
@@ -252,6 +255,14 @@ fn dashed(label: &str) -> Option<IpAddr> {
     v4().or_else(|_| label.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::from)).ok()
 }
 
+/// The address of a name below `ip6.arpa`: 32 hexadecimal digits, the last one first (RFC 3596).
+fn reversed(digits: &[&str]) -> Option<Ipv6Addr> {
+    let digit = |text: &&str| text.chars().next().filter(|_| text.len() == 1).and_then(|c| c.to_digit(16));
+    let digits: Vec<u32> = digits.iter().rev().map(digit).collect::<Option<_>>()?;
+    let number = digits.iter().fold(0u128, |number, digit| number << 4 | u128::from(*digit));
+    (digits.len() == 32).then(|| number.into())
+}
+
 fn text(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
@@ -304,10 +315,21 @@ mod tests {
                 endpoint("10.244.0.7", "db-2", false),
             ],
         });
-        let ranges = Cluster { pod_range: "10.244.0.0/16".into(), service_range: "10.96.0.0/16".into() };
+        let ranges =
+            Cluster { pod_range: "10.244.0.0/16".into(), service_range: "10.96.0.0/16".into(), ..Cluster::default() };
+        let ranges = Cluster { pod_range_v6: "fd00::/48".into(), service_range_v6: "fd01::/112".into(), ..ranges };
+        let both = Frame::Endpoints(Endpoints {
+            namespace: "ns".into(),
+            name: "db-2".into(),
+            service: "db".into(),
+            ports: vec![EndpointPort { name: "sql".into(), protocol: Protocol::Tcp, port: 5432 }],
+            endpoints: vec![endpoint("fd00::5", "db-0", true), endpoint("fd00::6", "", true)],
+        });
         Map::of([
             Frame::Cluster(ranges),
+            both,
             service("web", &["10.96.0.7"], ""),
+            service("dual", &["10.96.0.8", "fd01::8"], ""),
             service("db", &[], ""),
             service("out", &[], "example.com"),
             service("empty", &[], ""),
@@ -328,6 +350,11 @@ mod tests {
             Answer::Alias { target, .. } => format!("= {target}"),
             Answer::Foreign => "FOREIGN".into(),
         }
+    }
+
+    fn reverse(ip: &str) -> String {
+        let number = u128::from(ip.parse::<Ipv6Addr>().unwrap());
+        (0..32).map(|at| format!("{:x}.", number >> (4 * at) & 15)).collect::<String>() + "ip6.arpa."
     }
 
     #[test]
@@ -366,11 +393,23 @@ mod tests {
             ("example.com.", A, "FOREIGN"),
             ("cluster.local.example.com.", A, "FOREIGN"),
             ("dns-version.cluster.local.", TXT, "1.1.0"),
+            ("dual.ns.svc.cluster.local.", AAAA, "fd01::8"),
+            ("dual.ns.svc.cluster.local.", A, "10.96.0.8"),
+            ("db.ns.svc.cluster.local.", AAAA, "fd00::5, fd00::6"),
+            ("db-0.db.ns.svc.cluster.local.", AAAA, "fd00::5"),
+            ("10-244-0-6.db.ns.svc.cluster.local.", AAAA, "-"),
+            ("fd00--6.db.ns.svc.cluster.local.", AAAA, "fd00::6"),
+            ("fd00--9.ns.pod.cluster.local.", AAAA, "fd00::9"),
+            (&reverse("fd01::8"), PTR, "dual.ns.svc.cluster.local"),
+            (&reverse("fd00::5"), PTR, "db-0.db.ns.svc.cluster.local"),
+            (&reverse("fd00::99"), PTR, "NXDOMAIN"),
+            (&reverse("2001:db8::1"), PTR, "FOREIGN"),
+            ("1.0.ip6.arpa.", PTR, "FOREIGN"),
         ] {
             assert_eq!(ask(name, kind), told, "{name} {kind}");
         }
         let srv = ask("_sql._tcp.db.ns.svc.cluster.local.", SRV);
-        assert_eq!(srv.matches(" 5432 ").count(), 2, "{srv}");
-        assert!(srv.contains("0 50 5432 db-0.db.ns.svc.cluster.local"), "{srv}");
+        assert_eq!(srv.matches(" 5432 ").count(), 4, "{srv}");
+        assert!(srv.contains("0 25 5432 db-0.db.ns.svc.cluster.local"), "{srv}");
     }
 }

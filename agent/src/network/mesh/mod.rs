@@ -10,12 +10,12 @@ mod keys;
 mod peers;
 mod relay;
 
+use super::addresses::Slices;
 use super::links::{MESH, Netlink};
 use super::map::Map;
 use super::{Error, Inside, PodNetwork};
 use crate::connection::{self, exchange::Exchange};
 use futures::StreamExt;
-use ipnet::Ipv4Net;
 use keys::Keys;
 use longshore_api::network::{Link, MESH_ENDPOINTS_ANNOTATION, MESH_KEYS_ANNOTATION};
 use longshore_mesh::{Config, Mesh, Relay, Tun};
@@ -42,6 +42,8 @@ const GATHERED: Duration = Duration::from_millis(200);
 const OVERHEAD: u32 = 80;
 /// The least that IPv4 needs to be of use.
 const LEAST_MTU: u32 = 576;
+/// What every link must carry of IPv6; what a path doesn't is cut, or takes the relay.
+const LEAST_MTU_V6: u32 = 1280;
 /// Messages of the relay that wait for room, each way.
 const RELAYED: usize = 64;
 /// One seals, one opens.
@@ -51,13 +53,13 @@ const THREADS: usize = 2;
 #[derive(Clone, PartialEq)]
 struct Ground {
     netns: NetnsId,
-    slice: Ipv4Net,
+    slices: Slices,
     mtu: u32,
 }
 
 impl Ground {
     fn of(inside: &Inside) -> Self {
-        Self { netns: inside.netns.id(), slice: inside.slice, mtu: inside.mtu }
+        Self { netns: inside.netns.id(), slices: inside.slices, mtu: inside.mtu }
     }
 }
 
@@ -113,7 +115,8 @@ async fn one(network: &Arc<PodNetwork>, link: &connection::Link, exchange: &Arc<
     let threads = Threads::new().map_err(failed("start the mesh's threads"))?;
     let Some(runtime) = &threads.0 else { return Ok(()) };
     let tun = Tun::create(inside.netns.as_fd(), MESH).map_err(failed("make a TUN device (is there /dev/net/tun?)"))?;
-    let mtu = inside.mtu.saturating_sub(OVERHEAD).max(LEAST_MTU);
+    let least = if inside.slices.v6.is_some() { LEAST_MTU_V6 } else { LEAST_MTU };
+    let mtu = inside.mtu.saturating_sub(OVERHEAD).max(least);
     let set = |e| Error::netlink("set up the mesh's device", e);
     inside.netlink.set_link_mtu(MESH, mtu).await.map_err(set)?;
     inside.netlink.set_link_up(MESH).await.map_err(set)?;
@@ -125,8 +128,8 @@ async fn one(network: &Arc<PodNetwork>, link: &connection::Link, exchange: &Arc<
     let mut mesh = {
         let _on = runtime.enter();
         let relay = Relay { outgoing, incoming };
-        let (key, slice, mtu) = (node.keys.private(), inside.slice, u16::try_from(mtu).unwrap_or(u16::MAX));
-        Mesh::start(Config { tun, mtu, v4: Some(v4), v6, key, slice, relay }).map_err(failed("start the mesh"))?
+        let (key, slices, mtu) = (node.keys.private(), inside.slices.all(), u16::try_from(mtu).unwrap_or(u16::MAX));
+        Mesh::start(Config { tun, mtu, v4: Some(v4), v6, key, slices, relay }).map_err(failed("start the mesh"))?
     };
     let line = relay::Line { outgoing: to_server, incoming: from_server };
     let _line = AbortOnDropHandle::new(runtime.spawn(relay::keep(line, link.clone(), exchange.clone())));

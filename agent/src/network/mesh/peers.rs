@@ -1,6 +1,6 @@
 //! The other nodes of the map as peers of the mesh. Pure.
 
-use crate::network::{map::Map, slice};
+use crate::network::{Slices, map::Map};
 use longshore_api::ids::NodeId;
 use longshore_api::network::Node;
 use longshore_mesh::PeerInfo;
@@ -23,7 +23,7 @@ fn peer(node: &Node, expires: SystemTime) -> Option<PeerInfo> {
     let info = PeerInfo {
         // What isn't one was written by a person.
         keys: node.mesh_keys.iter().filter_map(|key| key.parse().ok()).collect(),
-        slice: slice(&node.pod_range)?,
+        slices: Slices::of_node(node)?.all(),
         candidates: node.mesh_endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect(),
         expires,
     };

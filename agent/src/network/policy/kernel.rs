@@ -6,17 +6,21 @@
 use super::plan::{Direction, Level, Line, Plan};
 use super::table::{self, TABLE};
 use crate::network::Error;
-use crate::network::links::Transfer;
+use crate::network::links::Ends;
 use nlink::netlink::namespace::Netns;
 use nlink::netlink::nftables::{Family, Set as NftSet, SetElement, SetElementData, Transaction, Verdict};
 use nlink::netlink::{Connection, Nftables};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Rules and elements in one transaction: what they take fits into a socket's buffer as Linux makes it (208 KiB).
 const AT_ONCE: usize = 250;
 
-pub struct Kernel(Connection<Nftables>);
+/// The way to one family's table.
+pub struct Kernel {
+    nftables: Connection<Nftables>,
+    family: Family,
+}
 
 /// Keys of elements.
 type Elements = BTreeSet<Vec<u8>>;
@@ -27,9 +31,9 @@ pub struct Model {
     stands: bool,
     sets: BTreeMap<String, Elements>,
     chains: BTreeMap<Level, BTreeSet<String>>,
-    verdicts: BTreeMap<(Direction, Ipv4Addr), String>,
+    verdicts: BTreeMap<(Direction, IpAddr), String>,
     /// The pods that reach themselves.
-    pods: BTreeSet<Ipv4Addr>,
+    pods: BTreeSet<IpAddr>,
     /// The ruleset's generation after our last change.
     generation: Option<u32>,
 }
@@ -49,47 +53,47 @@ fn failed(e: nlink::Error) -> Error {
 }
 
 impl Kernel {
-    pub fn new(inside: &Netns) -> Result<Self, Error> {
-        Connection::new_in(inside).map(Self).map_err(failed)
+    pub fn new(inside: &Netns, family: Family) -> Result<Self, Error> {
+        Ok(Self { nftables: Connection::new_in(inside).map_err(failed)?, family })
     }
 
     /// Whether someone else has changed the ruleset since.
     pub async fn has_changed(&self, model: &Model) -> Result<bool, Error> {
-        Ok(model.generation != Some(self.0.generation().await.map_err(failed)?))
+        Ok(model.generation != Some(self.nftables.generation().await.map_err(failed)?))
     }
 
     /// Takes the table away; there is none then.
     pub async fn remove(&self) -> Result<Model, Error> {
-        self.0.del_table_if_exists(TABLE, Family::Ip).await.map_err(failed)?;
-        let generation = Some(self.0.generation().await.map_err(failed)?);
+        self.nftables.del_table_if_exists(TABLE, self.family).await.map_err(failed)?;
+        let generation = Some(self.nftables.generation().await.map_err(failed)?);
         Ok(Model { generation, ..Model::default() })
     }
 
     /// What there is; made anew where it isn't as it should be.
-    pub async fn found(&self, transfer: Transfer) -> Result<Model, Error> {
+    pub async fn found(&self, ends: Ends) -> Result<Model, Error> {
         let mut model = Model { stands: true, ..Model::default() };
-        if !table::base(transfer).map_err(failed)?.stand(&self.0, TABLE).await? {
+        if !table::base(ends).map_err(failed)?.stand(&self.nftables, TABLE).await? {
             return Ok(model);
         }
-        for chain in self.0.list_chains_in(TABLE, Family::Ip).await.map_err(failed)? {
+        for chain in self.nftables.list_chains_in(TABLE, self.family).await.map_err(failed)? {
             if let Some(level) = table::level(&chain.name) {
                 model.chains.entry(level).or_default().insert(chain.name);
             }
         }
         for direction in [Direction::Ingress, Direction::Egress] {
-            for element in self.elements(table::verdicts(direction).name()).await? {
+            for element in self.elements(table::verdicts(self.family, direction).name()).await? {
                 let chain = match element.data() {
                     Some(SetElementData::Verdict(Verdict::GotoTo(chain))) => chain.as_str().to_owned(),
                     _ => String::new(),
                 };
-                if let Some(ip) = address(element.key()) {
+                if let Some(ip) = address(self.family, element.key()) {
                     model.verdicts.insert((direction, ip), chain);
                 }
             }
         }
-        model.pods = self.elements(table::ITSELF).await?.iter().filter_map(|e| address(e.key())).collect();
-        let fixed = [Direction::Ingress, Direction::Egress].map(|d| table::verdicts(d).name().to_owned());
-        for set in self.0.list_sets_in(TABLE, Family::Ip).await.map_err(failed)? {
+        model.pods = self.elements(table::ITSELF).await?.iter().filter_map(|e| address(self.family, e.key())).collect();
+        let fixed = [Direction::Ingress, Direction::Egress].map(|d| table::verdicts(self.family, d).name().to_owned());
+        for set in self.nftables.list_sets_in(TABLE, self.family).await.map_err(failed)? {
             // An anonymous one is a rule's own.
             if fixed.contains(&set.name) || set.name == table::ITSELF || set.name.starts_with("__") {
                 continue;
@@ -101,29 +105,36 @@ impl Kernel {
     }
 
     async fn elements(&self, set: &str) -> Result<Vec<SetElement>, Error> {
-        self.0.list_set_elements(TABLE, set, Family::Ip).await.map_err(failed)
+        self.nftables.list_set_elements(TABLE, set, self.family).await.map_err(failed)
     }
 
     /// In transactions of some steps each.
     async fn go(&self, steps: Vec<Step<'_>>) -> Result<(), Error> {
-        let (mut transaction, mut weight) = (self.0.transaction(), 0);
+        let (mut transaction, mut weight) = (self.nftables.transaction(), 0);
         for step in steps {
             if weight > 0 && weight + step.weight() > AT_ONCE {
-                std::mem::replace(&mut transaction, self.0.transaction()).commit(&self.0).await.map_err(failed)?;
+                std::mem::replace(&mut transaction, self.nftables.transaction())
+                    .commit(&self.nftables)
+                    .await
+                    .map_err(failed)?;
                 weight = 0;
             }
             weight += step.weight();
-            transaction = step.write(transaction).map_err(failed)?;
+            transaction = step.write(self.family, transaction).map_err(failed)?;
         }
         match weight {
             0 => Ok(()),
-            _ => transaction.commit(&self.0).await.map_err(failed),
+            _ => transaction.commit(&self.nftables).await.map_err(failed),
         }
     }
 }
 
-fn address(key: &[u8]) -> Option<Ipv4Addr> {
-    key.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
+/// The first address of a key of this family.
+fn address(family: Family, key: &[u8]) -> Option<IpAddr> {
+    match family {
+        Family::Ip6 => key.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        _ => key.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+    }
 }
 
 impl Step<'_> {
@@ -137,17 +148,18 @@ impl Step<'_> {
         }
     }
 
-    fn write(self, to: Transaction) -> Result<Transaction, nlink::Error> {
+    fn write(self, family: Family, to: Transaction) -> Result<Transaction, nlink::Error> {
+        let peers = |name: &str| table::peers(family, name);
         Ok(match self {
-            Self::AddSet(name, elements) => add(to.add_set(table::peers(name)), &table::peers(name), &elements),
-            Self::AddElements(name, elements) => add(to, &table::peers(name), &elements),
-            Self::RemoveElements(name, elements) => remove(to, &table::peers(name), &elements),
+            Self::AddSet(name, elements) => add(to.add_set(peers(name)), &peers(name), &elements),
+            Self::AddElements(name, elements) => add(to, &peers(name), &elements),
+            Self::RemoveElements(name, elements) => remove(to, &peers(name), &elements),
             Self::AddChain(name, lines) => {
-                let (chain, rules) = table::chain(name, lines)?;
+                let (chain, rules) = table::chain(family, name, lines)?;
                 rules.into_iter().fold(to.add_chain(chain), Transaction::add_rule)
             }
-            Self::RemoveChain(name) => to.flush_chain(TABLE, name, Family::Ip).del_chain(TABLE, name, Family::Ip),
-            Self::RemoveSet(name) => to.del_set(TABLE, name, Family::Ip),
+            Self::RemoveChain(name) => to.flush_chain(TABLE, name, family).del_chain(TABLE, name, family),
+            Self::RemoveSet(name) => to.del_set(TABLE, name, family),
         })
     }
 }
@@ -177,7 +189,7 @@ impl Model {
         elements: BTreeMap<String, Elements>,
     ) -> Result<(), Error> {
         let old_sets: Vec<String> = self.sets.keys().filter(|name| !plan.sets.contains_key(*name)).cloned().collect();
-        kernel.go(self.coming(plan, &elements)).await?;
+        kernel.go(self.coming(kernel.family, plan, &elements)).await?;
         self.switch(kernel, plan).await?;
         kernel.go(self.going(plan, &old_sets)).await?;
         self.chains = plan.chains.iter().map(|(level, chains)| (*level, chains.keys().cloned().collect())).collect();
@@ -186,15 +198,15 @@ impl Model {
         for name in plan.sets.keys() {
             self.sets.entry(name.clone()).or_default();
         }
-        self.generation = Some(kernel.0.generation().await.map_err(failed)?);
+        self.generation = Some(kernel.nftables.generation().await.map_err(failed)?);
         Ok(())
     }
 
-    fn coming<'a>(&self, plan: &'a Plan, elements: &'a BTreeMap<String, Elements>) -> Vec<Step<'a>> {
+    fn coming<'a>(&self, family: Family, plan: &'a Plan, elements: &'a BTreeMap<String, Elements>) -> Vec<Step<'a>> {
         let mut steps = Vec::new();
         let nothing = Elements::new();
         for (name, set) in plan.sets.iter().filter(|(name, _)| !self.has(name)) {
-            steps.push(Step::AddSet(name, table::range_elements(set)));
+            steps.push(Step::AddSet(name, table::range_elements(family, set)));
         }
         for (name, wanted) in elements {
             let now = self.sets.get(name).unwrap_or(&nothing);
@@ -231,28 +243,28 @@ impl Model {
         for (direction, pods) in [(Direction::Ingress, &plan.ingress), (Direction::Egress, &plan.egress)] {
             wanted.extend(pods.iter().map(|(pod, chain)| ((direction, *pod), chain.clone())));
         }
-        let pods: BTreeSet<Ipv4Addr> = wanted.keys().map(|(_, pod)| *pod).collect();
+        let pods: BTreeSet<IpAddr> = wanted.keys().map(|(_, pod)| *pod).collect();
         if (&wanted, &pods) == (&self.verdicts, &self.pods) {
             return Ok(());
         }
-        let mut change = kernel.0.transaction();
+        let mut change = kernel.nftables.transaction();
         for direction in [Direction::Ingress, Direction::Egress] {
-            let other = |of: &BTreeMap<(Direction, Ipv4Addr), String>, key: &(Direction, Ipv4Addr), chain: &String| {
+            let other = |of: &BTreeMap<(Direction, IpAddr), String>, key: &(Direction, IpAddr), chain: &String| {
                 key.0 == direction && of.get(key) != Some(chain)
             };
             let old = self.verdicts.iter().filter(|(key, chain)| other(&wanted, key, chain));
-            let old: Vec<SetElement> = old.map(|((_, pod), _)| SetElement::ipv4(*pod)).collect();
+            let old: Vec<SetElement> = old.map(|((_, pod), _)| table::address(*pod)).collect();
             let new = wanted.iter().filter(|(key, chain)| other(&self.verdicts, key, chain));
             let new = new.map(|((_, pod), chain)| table::decided_by(*pod, chain)).collect::<Result<Vec<_>, _>>();
-            let map = table::verdicts(direction);
+            let map = table::verdicts(kernel.family, direction);
             change = add(remove(change, &map, &old), &map, &new.map_err(failed)?);
         }
-        let itself = |pods: &BTreeSet<Ipv4Addr>, others: &BTreeSet<Ipv4Addr>| {
+        let itself = |pods: &BTreeSet<IpAddr>, others: &BTreeSet<IpAddr>| {
             pods.difference(others).map(|pod| table::to_itself(*pod)).collect::<Vec<_>>()
         };
-        let set = table::itself();
+        let set = table::itself(kernel.family);
         change = add(remove(change, &set, &itself(&self.pods, &pods)), &set, &itself(&pods, &self.pods));
-        change.commit(&kernel.0).await.map_err(failed)?;
+        change.commit(&kernel.nftables).await.map_err(failed)?;
         (self.verdicts, self.pods) = (wanted, pods);
         Ok(())
     }

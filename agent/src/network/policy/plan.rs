@@ -10,17 +10,19 @@
 
 use super::Pods;
 use super::ranges::{self, Interval};
+use super::table;
 use crate::network::map::Map;
+use crate::network::ruleset::family_of;
 use crate::pods::network::Identity;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use longshore_api::network::{Name, Protocol};
 use longshore_api::network_policy::{Peer, Policy, Port, Rule};
 use longshore_api::selector::LabelSelector;
-use nlink::netlink::nftables::SetElement;
+use nlink::netlink::nftables::{Family, SetElement};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 
 /// Of a connection, seen from the pod that it is judged for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,18 +102,14 @@ impl Set {
         }
     }
 
-    /// Keys of elements; ranges have theirs from the beginning and none here.
-    pub fn elements(&self, map: &Map) -> BTreeSet<Vec<u8>> {
+    /// Keys of a family's elements; ranges have theirs from the beginning and none here.
+    pub fn elements(&self, map: &Map, family: Family) -> BTreeSet<Vec<u8>> {
         let Some(id) = self.of_map() else { return BTreeSet::new() };
         let parts = map.peers(id);
-        let addresses = parts.clone().flat_map(|part| &part.addresses).filter_map(|ip| match ip {
-            IpAddr::V4(ip) => Some(SetElement::ipv4(*ip)),
-            IpAddr::V6(_) => None,
-        });
-        let ports = parts.flat_map(|part| &part.ports).filter_map(|at| match at {
-            SocketAddr::V4(at) => Some(SetElement::concat([SetElement::ipv4(*at.ip()), SetElement::port(at.port())])),
-            SocketAddr::V6(_) => None,
-        });
+        let addresses = parts.clone().flat_map(|part| &part.addresses).filter(|ip| family_of(**ip) == family);
+        let addresses = addresses.map(|ip| table::address(*ip));
+        let ports = parts.flat_map(|part| &part.ports).filter(|at| family_of(at.ip()) == family);
+        let ports = ports.map(|at| SetElement::concat([table::address(at.ip()), SetElement::port(at.port())]));
         let key = |element: SetElement| element.key().to_vec();
         match self {
             Self::Ports(_) => ports.map(key).collect(),
@@ -125,11 +123,12 @@ pub struct Plan {
     pub chains: BTreeMap<Level, BTreeMap<String, Vec<Line>>>,
     pub sets: BTreeMap<String, Set>,
     /// Isolated pods, and the chain that decides.
-    pub ingress: BTreeMap<Ipv4Addr, String>,
-    pub egress: BTreeMap<Ipv4Addr, String>,
+    pub ingress: BTreeMap<IpAddr, String>,
+    pub egress: BTreeMap<IpAddr, String>,
 }
 
-pub fn plan(map: &Map, pods: &Pods) -> Plan {
+/// `pods` have addresses of `family`.
+pub fn plan(map: &Map, family: Family, pods: &Pods) -> Plan {
     let mut plan = Plan::default();
     let mut compiled: BTreeMap<&Name, Option<LabelSelector>> = BTreeMap::new();
     let mut chains: BTreeMap<(Direction, &Name), Option<String>> = BTreeMap::new();
@@ -141,7 +140,7 @@ pub fn plan(map: &Map, pods: &Pods) -> Plan {
                 continue;
             }
             for direction in [Direction::Ingress, Direction::Egress] {
-                let chain = chains.entry((direction, name)).or_insert_with(|| plan.policy(direction, policy));
+                let chain = chains.entry((direction, name)).or_insert_with(|| plan.policy(family, direction, policy));
                 if let Some(chain) = chain {
                     of_pod.entry(direction).or_default().insert(chain.clone());
                 }
@@ -186,19 +185,19 @@ impl Plan {
     }
 
     /// None where the policy says nothing of that direction.
-    fn policy(&mut self, direction: Direction, policy: &Policy) -> Option<String> {
+    fn policy(&mut self, family: Family, direction: Direction, policy: &Policy) -> Option<String> {
         let rules = match direction {
             Direction::Ingress => policy.ingress.as_ref()?,
             Direction::Egress => policy.egress.as_ref()?,
         };
-        let lines = rules.iter().flat_map(|rule| self.rule(direction, rule)).collect();
+        let lines = rules.iter().flat_map(|rule| self.rule(family, direction, rule)).collect();
         Some(self.chain(Level::Policy, lines))
     }
 
-    fn rule(&mut self, direction: Direction, rule: &Rule) -> Vec<Line> {
+    fn rule(&mut self, family: Family, direction: Direction, rule: &Rule) -> Vec<Line> {
         let peers = match &rule.peers {
             None => vec![None],
-            Some(peers) => sets(peers).into_iter().map(Some).collect(),
+            Some(peers) => sets(family, peers).into_iter().map(Some).collect(),
         };
         let ports = match &rule.ports {
             None => vec![None],
@@ -218,8 +217,8 @@ impl Plan {
     }
 }
 
-/// All ranges are one set. What isn't IPv4 is nobody here.
-fn sets(peers: &[Peer]) -> BTreeSet<Set> {
+/// All ranges are one set. Those of another family are of nobody here.
+fn sets(family: Family, peers: &[Peer]) -> BTreeSet<Set> {
     let (mut sets, mut intervals) = (BTreeSet::new(), Vec::new());
     for peer in peers {
         match peer {
@@ -227,8 +226,10 @@ fn sets(peers: &[Peer]) -> BTreeSet<Set> {
                 sets.insert(Set::Pods(id.clone()));
             }
             Peer::Block { range, except } => {
-                if let Ok(range) = range.parse::<Ipv4Net>() {
-                    let except: Vec<Ipv4Net> = except.iter().filter_map(|e| e.parse().ok()).collect();
+                let parsed =
+                    |text: &String| text.parse().ok().filter(|range: &IpNet| family_of(range.addr()) == family);
+                if let Some(range) = parsed(range) {
+                    let except: Vec<IpNet> = except.iter().filter_map(parsed).collect();
                     intervals.extend(ranges::without(range, &except));
                 }
             }
@@ -259,9 +260,17 @@ mod tests {
     use longshore_api::network::Frame;
     use longshore_api::network_policy::{Part, Peers};
     use proptest::prelude::*;
+    use std::net::SocketAddr;
 
-    fn ip(last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 0, last)
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn last(ip: IpAddr) -> u8 {
+        match ip {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(ip) => ip.octets()[15],
+        }
     }
 
     fn identity(namespace: &str, app: &str) -> Identity {
@@ -276,9 +285,9 @@ mod tests {
     /// Set `s1` has 10.0.0.1 and 10.0.0.2, `s2` has 10.0.0.3; port `web` is 80 at 10.0.0.1 and 90 at 10.0.0.3.
     fn sets() -> Vec<Frame> {
         let set = |id: &str, last: &[u8], ports: &[(u8, u16)]| {
-            let part = Part::new(id, ip(0).into());
-            let ports = ports.iter().map(|(last, port)| SocketAddr::new(ip(*last).into(), *port)).collect();
-            Frame::Peers(Peers { part, addresses: last.iter().map(|l| ip(*l).into()).collect(), ports })
+            let part = Part::new(id, ip(0));
+            let ports = ports.iter().map(|(last, port)| SocketAddr::new(ip(*last), *port)).collect();
+            Frame::Peers(Peers { part, addresses: last.iter().map(|l| ip(*l)).collect(), ports })
         };
         vec![set("s1", &[1, 2], &[]), set("s2", &[3], &[]), set("web", &[], &[(1, 80), (3, 90)])]
     }
@@ -297,27 +306,36 @@ mod tests {
             (ip(3), identity("ns", "db")),
             (ip(4), identity("other", "web")),
         ]);
-        let plan = plan(&map(policies), &pods);
+        let plan = plan(&map(policies), Family::Ip, &pods);
         assert_eq!(plan.ingress.keys().copied().collect::<Vec<_>>(), [ip(1), ip(2)]);
         assert_eq!((plan.egress.len(), plan.sets.len()), (0, 1));
         let count = |level| plan.chains.get(&level).map_or(0, BTreeMap::len);
         assert_eq!(Level::ALL.map(count), [0, 1, 1]);
-        assert_eq!(plan, super::plan(&map([policy("c", "web", Some(rule()), None)]), &pods), "names are none of it");
+        assert_eq!(
+            plan,
+            super::plan(&map([policy("c", "web", Some(rule()), None)]), Family::Ip, &pods),
+            "names are none of it"
+        );
     }
 
     #[test]
     fn what_is_for_nobody_here_allows_nobody() {
         let nobody = Rule { peers: Some(vec![Peer::Block { range: "::/0".into(), except: vec![] }]), ports: None };
-        let plan =
-            plan(&map([policy("a", "web", Some(vec![nobody]), None)]), &Pods::from([(ip(1), identity("ns", "web"))]));
-        assert!(plan.chains[&Level::Policy].values().all(Vec::is_empty), "{plan:?}");
-        assert_eq!(plan.ingress.len(), 1);
+        let map = map([policy("a", "web", Some(vec![nobody]), None)]);
+        let of_v4 = plan(&map, Family::Ip, &Pods::from([(ip(1), identity("ns", "web"))]));
+        assert!(of_v4.chains[&Level::Policy].values().all(Vec::is_empty), "{of_v4:?}");
+        assert_eq!(of_v4.ingress.len(), 1);
+        // It is for everybody of the other family.
+        let pod: IpAddr = "fd00::1".parse().unwrap();
+        let of_v6 = plan(&map, Family::Ip6, &Pods::from([(pod, identity("ns", "web"))]));
+        assert_eq!(of_v6.sets.values().collect::<Vec<_>>(), [&Set::Ranges(vec![(0, u128::MAX)])]);
+        assert!(of_v6.ingress.contains_key(&pod));
     }
 
     #[derive(Clone, Copy, Debug)]
     struct Packet {
-        from: Ipv4Addr,
-        to: Ipv4Addr,
+        from: IpAddr,
+        to: IpAddr,
         protocol: Protocol,
         port: u16,
     }
@@ -326,15 +344,15 @@ mod tests {
     fn passes(plan: &Plan, map: &Map, chain: &str, packet: Packet) -> Option<bool> {
         let contains = |set: &Set, key: SetElement| match set {
             Set::Ranges(ranges) => {
-                let ip = u32::from_be_bytes(key.key().try_into().unwrap());
+                let ip = u128::from(u32::from_be_bytes(key.key().try_into().unwrap()));
                 ranges.iter().any(|(first, last)| (*first..=*last).contains(&ip))
             }
-            set => set.elements(map).contains(key.key()),
+            set => set.elements(map, Family::Ip).contains(key.key()),
         };
         let lines = plan.chains.values().find_map(|chains| chains.get(chain)).unwrap();
         for line in lines {
             let peer = if line.direction == Direction::Ingress { packet.from } else { packet.to };
-            let of_peers = line.peers.as_ref().is_none_or(|set| contains(set, SetElement::ipv4(peer)));
+            let of_peers = line.peers.as_ref().is_none_or(|set| contains(set, table::address(peer)));
             let of_port = match &line.port {
                 None => true,
                 Some(PortMatch::Any(protocol)) => *protocol == packet.protocol,
@@ -342,7 +360,7 @@ mod tests {
                     *protocol == packet.protocol && (*first..=*last).contains(&packet.port)
                 }
                 Some(PortMatch::Named(protocol, set)) => {
-                    let at = SetElement::concat([SetElement::ipv4(packet.to), SetElement::port(packet.port)]);
+                    let at = SetElement::concat([table::address(packet.to), SetElement::port(packet.port)]);
                     *protocol == packet.protocol && contains(set, at)
                 }
             };
@@ -364,11 +382,11 @@ mod tests {
     /// As Kubernetes says it.
     fn allowed(policies: &[Policy], pod: &Identity, direction: Direction, packet: Packet) -> bool {
         let peer = if direction == Direction::Ingress { packet.from } else { packet.to };
-        let of_set = |id: &str| matches!((id, peer.octets()[3]), ("s1", 1 | 2) | ("s2", 3));
+        let of_set = |id: &str| matches!((id, last(peer)), ("s1", 1 | 2) | ("s2", 3));
         let is_peer = |p: &Peer| match p {
             Peer::Pods(id) => of_set(id),
             Peer::Block { range, except } => {
-                let within = |range: &String| range.parse::<Ipv4Net>().is_ok_and(|range| range.contains(&peer));
+                let within = |range: &String| range.parse::<IpNet>().is_ok_and(|range| range.contains(&peer));
                 within(range) && !except.iter().any(within)
             }
         };
@@ -378,7 +396,7 @@ mod tests {
                 *protocol == packet.protocol && *first <= packet.port && packet.port <= *last
             }
             Port::Named(protocol, _) => {
-                let at = (packet.to.octets()[3], packet.port);
+                let at = (last(packet.to), packet.port);
                 *protocol == packet.protocol && [(1, 80), (3, 90)].contains(&at)
             }
         };
@@ -434,7 +452,7 @@ mod tests {
                 .collect();
             let map = map(policies.clone());
             let pods = Pods::from([(ip(1), identity("ns", "web")), (ip(3), identity("ns", "db"))]);
-            let plan = plan(&map, &pods);
+            let plan = plan(&map, Family::Ip, &pods);
             for (pod, identity) in &pods {
                 for other in (0..9).map(ip) {
                     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {

@@ -1,13 +1,13 @@
 //! Address ranges without exceptions, as ordered intervals. Pure.
 
-use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use ipnet::IpNet;
+use std::net::IpAddr;
 
-/// First and last address.
-pub type Interval = (u32, u32);
+/// First and last address, as numbers of one family.
+pub type Interval = (u128, u128);
 
 /// `range` without the parts of it in `except`.
-pub fn without(range: Ipv4Net, except: &[Ipv4Net]) -> Vec<Interval> {
+pub fn without(range: IpNet, except: &[IpNet]) -> Vec<Interval> {
     let mut holes: Vec<Interval> = except.iter().copied().map(interval).collect();
     holes.sort_unstable();
     let (first, last) = interval(range);
@@ -37,12 +37,12 @@ pub fn united(mut all: Vec<Interval>) -> Vec<Interval> {
     out
 }
 
-fn interval(range: Ipv4Net) -> Interval {
-    (range.network().into(), range.broadcast().into())
-}
-
-pub fn addresses((first, last): Interval) -> (Ipv4Addr, Ipv4Addr) {
-    (first.into(), last.into())
+fn interval(range: IpNet) -> Interval {
+    let number = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => u32::from(ip).into(),
+        IpAddr::V6(ip) => ip.into(),
+    };
+    (number(range.network()), number(range.broadcast()))
 }
 
 #[cfg(test)]
@@ -50,12 +50,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn net(text: &str) -> Ipv4Net {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
+    fn v4(number: u128) -> Ipv4Addr {
+        u32::try_from(number).unwrap().into()
+    }
+
     fn shown(intervals: &[Interval]) -> Vec<String> {
-        intervals.iter().map(|i| format!("{}-{}", addresses(*i).0, addresses(*i).1)).collect()
+        intervals.iter().map(|i| format!("{}-{}", v4(i.0), v4(i.1))).collect()
     }
 
     #[test]
@@ -73,21 +79,32 @@ mod tests {
         assert_eq!(shown(&united(vec![(5, 9), (0, 4), (20, 30), (25, 26)])), ["0.0.0.0-0.0.0.9", "0.0.0.20-0.0.0.30"]);
     }
 
+    #[test]
+    fn of_ipv6_as_well() {
+        let left = without(net("::/0"), &[net("fd00::/8")]);
+        let shown: Vec<_> =
+            left.iter().map(|(a, b)| format!("{}-{}", Ipv6Addr::from(*a), Ipv6Addr::from(*b))).collect();
+        assert_eq!(
+            shown,
+            ["::-fcff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe00::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]
+        );
+    }
+
     proptest! {
         #[test]
         fn an_address_is_in_it_when_it_is_in_a_range_and_in_none_of_its_exceptions(
             blocks in prop::collection::vec((any::<u8>(), 24u8..=32, prop::collection::vec((any::<u8>(), 24u8..=32), 0..5)), 0..4),
         ) {
-            let net = |last: u8, bits: u8| Ipv4Net::new(Ipv4Addr::new(255, 255, 255, last), bits).unwrap().trunc();
-            let blocks: Vec<(Ipv4Net, Vec<Ipv4Net>)> = blocks
+            let net = |last: u8, bits: u8| IpNet::new(Ipv4Addr::new(255, 255, 255, last).into(), bits).unwrap().trunc();
+            let blocks: Vec<(IpNet, Vec<IpNet>)> = blocks
                 .into_iter()
                 .map(|(last, bits, except)| (net(last, bits), except.into_iter().map(|(l, b)| net(l, b)).collect()))
                 .collect();
             let all = united(blocks.iter().flat_map(|(range, except)| without(*range, except)).collect());
             for last in 0..=255 {
-                let ip = Ipv4Addr::new(255, 255, 255, last);
+                let (ip, number) = (IpAddr::from([255, 255, 255, last]), u128::from(0xffff_ff00 + u32::from(last)));
                 let wanted = blocks.iter().any(|(r, except)| r.contains(&ip) && !except.iter().any(|e| e.contains(&ip)));
-                let found = all.iter().filter(|(a, b)| (*a..=*b).contains(&u32::from(ip))).count();
+                let found = all.iter().filter(|(a, b)| (*a..=*b).contains(&number)).count();
                 prop_assert_eq!(found, usize::from(wanted), "{} in {:?}", ip, all);
             }
         }

@@ -2,7 +2,7 @@
 
 use super::plan::{Back, Fate, Front, Pick, Plan};
 use super::table::{self, Kind, Ranges, TABLE};
-use crate::network::links::Transfer;
+use crate::network::links::Ends;
 use crate::network::{Error, names};
 use longshore_api::network::Protocol;
 use nlink::netlink::namespace::Netns;
@@ -10,14 +10,15 @@ use nlink::netlink::netfilter::{ConntrackFilter, IpProtocol};
 use nlink::netlink::nftables::{Family, SetElement, SetElementData, Transaction};
 use nlink::netlink::{Connection, Netfilter, Nftables};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Changes in one transaction: what they take fits into a socket's buffer as Linux makes it (208 KiB).
 const AT_ONCE: usize = 800;
 /// Elements in one message, below the 64 KiB of a netlink attribute.
 const IN_A_MESSAGE: usize = 400;
-/// The part of a key that names the front.
+/// The part of a key that names the front: address, protocol, port.
 const FRONT: usize = 12;
+const FRONT_V6: usize = 24;
 
 type Key = (Kind, Vec<u8>);
 
@@ -27,6 +28,7 @@ pub struct Kernel {
     connections: Connection<Netfilter>,
     host: Connection<Nftables>,
     host_table: String,
+    family: Family,
 }
 
 /// What is in the tables.
@@ -49,9 +51,9 @@ struct Change {
 
 impl Change {
     /// What names the front in its key.
-    fn front(&self) -> &[u8] {
+    fn front(&self, length: usize) -> &[u8] {
         let (_, key) = &self.key;
-        &key[..FRONT.min(key.len())]
+        &key[..length.min(key.len())]
     }
 }
 
@@ -64,13 +66,19 @@ pub fn host_table(names: &names::Names) -> String {
 }
 
 impl Kernel {
-    pub fn new(inside: &Netns, host: &Netns, names: &names::Names) -> Result<Self, Error> {
+    /// Of one family's tables.
+    pub fn new(inside: &Netns, host: &Netns, names: &names::Names, family: Family) -> Result<Self, Error> {
         Ok(Self {
             inside: Connection::new_in(inside).map_err(failed)?,
             connections: Connection::new_in(inside).map_err(failed)?,
             host: Connection::new_in(host).map_err(failed)?,
             host_table: host_table(names),
+            family,
         })
+    }
+
+    fn front_length(&self) -> usize {
+        if self.family == Family::Ip6 { FRONT_V6 } else { FRONT }
     }
 
     async fn generations(&self) -> Result<(u32, u32), Error> {
@@ -84,19 +92,19 @@ impl Kernel {
     }
 
     /// What there is; tables that aren't as they should be are made anew.
-    pub async fn found(&self, gateway: Ipv4Addr, transfer: Transfer, ranges: Ranges) -> Result<Model, Error> {
+    pub async fn found(&self, gateway: IpAddr, ends: Ends, ranges: Ranges) -> Result<Model, Error> {
         let mut model = Model::default();
-        let inside = table::inside(gateway, transfer, ranges).map_err(failed)?;
-        let on_host = table::on_host(&self.host_table, transfer).map_err(failed)?;
+        let inside = table::inside(gateway, ends, ranges).map_err(failed)?;
+        let on_host = table::on_host(&self.host_table, ends).map_err(failed)?;
         if inside.stand(&self.inside, TABLE).await? {
-            let chains = self.inside.list_chains_in(TABLE, Family::Ip).await.map_err(failed)?;
+            let chains = self.inside.list_chains_in(TABLE, self.family).await.map_err(failed)?;
             model.chains.extend(chains.into_iter().map(|chain| chain.name));
             for kind in Kind::INSIDE {
-                model.read(&self.inside, TABLE, kind).await?;
+                model.read(&self.inside, self.family, TABLE, kind).await?;
             }
         }
         if on_host.stand(&self.host, &self.host_table).await? {
-            model.read(&self.host, &self.host_table, Kind::NodePorts).await?;
+            model.read(&self.host, self.family, &self.host_table, Kind::NodePorts).await?;
         }
         Ok(model)
     }
@@ -112,16 +120,16 @@ impl Kernel {
     async fn carry_out(&self, picks: Vec<Pick>, changes: Vec<Change>) -> Result<(), Error> {
         let mut first = self.inside.transaction();
         for pick in &picks {
-            let (chain, rules) = table::pick(*pick).map_err(failed)?;
+            let (chain, rules) = table::pick(self.family, *pick).map_err(failed)?;
             first = rules.into_iter().fold(first.add_chain(chain), Transaction::add_rule);
         }
         let (ports, inside): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.key.0 == Kind::NodePorts);
         let mut begun = Some(first).filter(|_| !picks.is_empty());
-        for part in parts(&inside) {
+        for part in parts(&inside, self.front_length()) {
             let transaction = begun.take().unwrap_or_else(|| self.inside.transaction());
             self.write(transaction, part).commit(&self.inside).await.map_err(failed)?;
         }
-        for part in parts(&ports) {
+        for part in parts(&ports, self.front_length()) {
             self.write(self.host.transaction(), part).commit(&self.host).await.map_err(failed)?;
         }
         Ok(())
@@ -134,7 +142,7 @@ impl Kernel {
             removed.extend(old.then(|| table::written(key, None)));
             added.extend(new.as_ref().map(|data| table::written(key, data.as_ref())));
         }
-        let set = |kind: Kind| kind.set(self.table(kind).1);
+        let set = |kind: Kind| kind.set(self.family, self.table(kind).1);
         let removed = of_kinds.iter().flat_map(|(kind, (old, _))| old.chunks(IN_A_MESSAGE).map(|c| (*kind, c)));
         let removed = removed.fold(transaction, |t, (kind, some)| t.del_set_elements(&set(kind), some));
         let added = of_kinds.iter().flat_map(|(kind, (_, new))| new.chunks(IN_A_MESSAGE).map(|c| (*kind, c)));
@@ -151,9 +159,8 @@ impl Kernel {
         for entry in self.connections.get_conntrack_matching(&all).await.map_err(forget)? {
             let (Some(to), Some(to_port)) = (entry.orig.dst_ip, entry.orig.dst_port) else { continue };
             let (Some(by), Some(by_port)) = (entry.reply.src_ip, entry.reply.src_port) else { continue };
-            let (std::net::IpAddr::V4(address), std::net::IpAddr::V4(back)) = (to, by) else { continue };
-            let front = Front { address, protocol: Protocol::Udp, port: to_port };
-            if gone.contains(&(front, (back, by_port))) {
+            let front = Front { address: to, protocol: Protocol::Udp, port: to_port };
+            if gone.contains(&(front, (by, by_port))) {
                 match self.connections.del_conntrack_entry(&entry).await {
                     Err(e) if !e.is_not_found() => return Err(forget(e)),
                     _ => {}
@@ -165,13 +172,13 @@ impl Kernel {
 }
 
 /// As many whole fronts at once as go into a transaction.
-fn parts(mut changes: &[Change]) -> Vec<&[Change]> {
+fn parts(mut changes: &[Change], front: usize) -> Vec<&[Change]> {
     let mut parts = Vec::new();
     while !changes.is_empty() {
         let mut end = changes.len().min(AT_ONCE);
         if end < changes.len() {
-            let last = changes[end].front();
-            let whole = changes[..end].iter().rposition(|change| change.front() != last);
+            let last = changes[end].front(front);
+            let whole = changes[..end].iter().rposition(|change| change.front(front) != last);
             end = whole.map_or(end, |at| at + 1);
         }
         let (part, rest) = changes.split_at(end);
@@ -182,9 +189,15 @@ fn parts(mut changes: &[Change]) -> Vec<&[Change]> {
 }
 
 impl Model {
-    async fn read(&mut self, nftables: &Connection<Nftables>, table: &str, kind: Kind) -> Result<(), Error> {
-        let set = kind.set(table);
-        let elements = nftables.list_set_elements(table, set.name(), Family::Ip).await.map_err(failed)?;
+    async fn read(
+        &mut self,
+        nftables: &Connection<Nftables>,
+        family: Family,
+        table: &str,
+        kind: Kind,
+    ) -> Result<(), Error> {
+        let set = kind.set(family, table);
+        let elements = nftables.list_set_elements(table, set.name(), family).await.map_err(failed)?;
         self.elements.extend(elements.into_iter().map(|e| ((kind, e.key().to_vec()), e.data().cloned())));
         Ok(())
     }
@@ -246,7 +259,8 @@ impl Model {
             }
         }
         if !changes.is_empty() {
-            changes.sort_by(|a, b| a.front().cmp(b.front()).then_with(|| a.key.cmp(&b.key)));
+            let front = kernel.front_length();
+            changes.sort_by(|a, b| a.front(front).cmp(b.front(front)).then_with(|| a.key.cmp(&b.key)));
             let chains: Vec<String> = picks.iter().map(|pick| table::chain_name(*pick)).collect();
             let done: Vec<(Key, Option<Option<SetElementData>>)> =
                 changes.iter().map(|c| (c.key.clone(), c.new.clone())).collect();
@@ -287,7 +301,7 @@ mod tests {
         };
         let of = |front: u8, count: u16| (0..count).map(move |n| change(front, Kind::Slots, n));
         let changes: Vec<_> = of(1, 500).chain(of(2, 500)).chain(of(3, 900)).collect();
-        let sizes: Vec<usize> = parts(&changes).into_iter().map(<[Change]>::len).collect();
+        let sizes: Vec<usize> = parts(&changes, FRONT).into_iter().map(<[Change]>::len).collect();
         assert_eq!(sizes, [500, 500, 800, 100], "only what is larger than a transaction is divided");
     }
 }

@@ -9,16 +9,18 @@ mod kernel;
 mod plan;
 mod table;
 
+use super::links::Ends;
 use super::map::{Known, Map};
+use super::ruleset::family_of;
 use super::{Error, Inside, names};
-use ipnet::Ipv4Net;
 pub(super) use kernel::host_table;
 use kernel::{Kernel, Model};
 use longshore_api::network::{Name, Protocol};
 use nlink::netlink::namespace::{Netns, NetnsId};
+use nlink::netlink::nftables::Family;
 use plan::{Back, Front, Here, Plan};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use table::Ranges;
@@ -33,9 +35,26 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Clone, PartialEq)]
 struct Ground {
     netns: NetnsId,
-    slice: Ipv4Net,
+    side: Side,
     here: Here,
     ranges: Ranges,
+}
+
+/// One family's part of the namespace.
+#[derive(Clone, Copy, PartialEq)]
+struct Side {
+    gateway: IpAddr,
+    ends: Ends,
+}
+
+impl Side {
+    /// IPv4's, and IPv6's where there is IPv6.
+    fn all(inside: &Inside) -> [Option<Self>; 2] {
+        let (slices, transfer) = (inside.slices, inside.transfer);
+        let v4 = Self { gateway: super::addresses::gateway(slices.v4).into(), ends: transfer.v4() };
+        let v6 = slices.gateway_v6().map(|gateway| Self { gateway: gateway.into(), ends: transfer.v6() });
+        [Some(v4), v6]
+    }
 }
 
 /// What the keeper works with.
@@ -53,7 +72,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Never returns.
     pub async fn keep(mut self) {
-        let mut tables = Tables::default();
+        let mut tables = [Tables::default(), Tables::default()];
         let mut changes = self.map.changes();
         loop {
             changes.mark_unchanged();
@@ -64,29 +83,45 @@ impl Keeper {
                 && let Err(error) = self.bring(&mut tables, &inside).await
             {
                 tracing::warn!(%error, "service addresses could not be set; trying again");
-                tables.ground = None;
+                tables.iter_mut().for_each(|tables| tables.ground = None);
                 nap = AGAIN;
             }
             tokio::select! {
                 _ = changes.changed() => {}
                 _ = self.insides.changed() => {}
                 _ = self.pods.changed() => {}
-                () = tokio::time::sleep(nap) => tables.unsure = true,
+                () = tokio::time::sleep(nap) => tables.iter_mut().for_each(|tables| tables.unsure = true),
             }
         }
     }
 
-    async fn bring(&self, tables: &mut Tables, inside: &Inside) -> Result<(), Error> {
+    /// After an error nothing is known of any table.
+    async fn bring(&self, tables: &mut [Tables; 2], inside: &Inside) -> Result<(), Error> {
         let touched = self.map.touched_services();
-        let ground = self.map.read(|map| self.ground(map, inside));
-        let kernel = Kernel::new(&inside.netns, &self.host, &self.names)?;
+        for (tables, side) in tables.iter_mut().zip(Side::all(inside)) {
+            if let Some(side) = side {
+                self.bring_side(tables, inside, side, touched.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bring_side(
+        &self,
+        tables: &mut Tables,
+        inside: &Inside,
+        side: Side,
+        touched: BTreeSet<Name>,
+    ) -> Result<(), Error> {
+        let ground = self.map.read(|map| self.ground(map, inside, side));
+        let family = family_of(side.gateway);
+        let kernel = Kernel::new(&inside.netns, &self.host, &self.names, family)?;
         let same = tables.ground.as_ref() == Some(&ground);
         let unsure = std::mem::take(&mut tables.unsure) && kernel.has_changed(&tables.model).await?;
         let known = same && !unsure && !tables.model.contested;
         if !known {
             tables.ground = None;
-            tables.model =
-                kernel.found(super::addresses::gateway(inside.slice), inside.transfer, ground.ranges).await?;
+            tables.model = kernel.found(side.gateway, side.ends, ground.ranges).await?;
         }
         let names: BTreeSet<Name> = match known {
             true => touched,
@@ -105,7 +140,11 @@ impl Keeper {
             };
             names.into_iter().map(plan).collect()
         });
-        let own = self.pods.borrow().iter().copied().map(table::own).collect();
+        let address = |pod: Ipv4Addr| match family {
+            Family::Ip6 => inside.slices.v6_of(pod).map(IpAddr::from),
+            _ => Some(IpAddr::from(pod)),
+        };
+        let own = self.pods.borrow().iter().copied().filter_map(address).map(table::own).collect();
         // Until all is done, nothing is known for sure.
         tables.ground = None;
         if known {
@@ -125,17 +164,19 @@ impl Keeper {
         Ok(())
     }
 
-    fn ground(&self, map: &Map, inside: &Inside) -> Ground {
+    fn ground(&self, map: &Map, inside: &Inside, side: Side) -> Ground {
         let zone = map.nodes.get(&self.node).map(|n| n.zone.clone()).unwrap_or_default();
-        let here = Here { node: self.node.clone(), zone, host_ports: inside.transfer.host_ports() };
+        let here = Here { node: self.node.clone(), zone, host_ports: side.ends.host_ports };
+        let cluster = &map.cluster;
+        let (pods, services) = match side.gateway {
+            IpAddr::V4(_) => (&cluster.pod_range, &cluster.service_range),
+            IpAddr::V6(_) => (&cluster.pod_range_v6, &cluster.service_range_v6),
+        };
         Ground {
             netns: inside.netns.id(),
-            slice: inside.slice,
+            side,
             here,
-            ranges: Ranges {
-                pods: map.cluster.pod_range.parse().ok(),
-                services: map.cluster.service_range.parse().ok(),
-            },
+            ranges: Ranges { pods: pods.parse().ok(), services: services.parse().ok() },
         }
     }
 }

@@ -7,18 +7,18 @@
 use crate::network::map::Map;
 use longshore_api::network::{Endpoint, EndpointPort, Name, Protocol, Service, ServicePort};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// Where connections arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Front {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub protocol: Protocol,
     pub port: u16,
 }
 
 /// Where they go.
-pub type Back = (Ipv4Addr, u16);
+pub type Back = (IpAddr, u16);
 
 /// From where they come. What has no entry for `Outside` is treated alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,33 +57,43 @@ pub struct Plan {
     /// Ports of the host that lead here.
     pub node_ports: BTreeSet<(Protocol, u16)>,
     /// Pods of this node that may be sent to themselves.
-    pub own: BTreeSet<Ipv4Addr>,
+    pub own: BTreeSet<IpAddr>,
 }
 
-/// Whose node this is.
+/// Whose node this is, and of which family of addresses a plan is: that of `host_ports`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Here {
     pub node: String,
     pub zone: String,
     /// Where the host sends what comes to a port of it.
-    pub host_ports: Ipv4Addr,
+    pub host_ports: IpAddr,
+}
+
+impl Here {
+    fn is_of(&self, ip: &IpAddr) -> bool {
+        ip.is_ipv4() == self.host_ports.is_ipv4()
+    }
 }
 
 /// The plan of a Service that may be gone. `before` is the plan so far: who stays keeps its slot.
 pub fn plan(map: &Map, name: &Name, here: &Here, before: &Plan) -> Plan {
     let mut plan = Plan::default();
     let Some(service) = map.services.get(name).filter(|s| s.answered_by_node.is_none()) else { return plan };
+    let of_family = |ips: &[IpAddr]| ips.iter().copied().filter(|ip| here.is_of(ip)).collect::<Vec<_>>().into_iter();
+    let has_family = service.addresses.is_empty() || service.addresses.iter().any(|ip| here.is_of(ip));
     for port in &service.ports {
         let backs = Backs::of(map, name, port, here);
         plan.own.extend(backs.own.iter().map(|(ip, _)| *ip));
-        let front = |address: Ipv4Addr, port: u16, protocol| Front { address, protocol, port };
-        for ip in v4(&service.addresses) {
+        let front = |address: IpAddr, port: u16, protocol| Front { address, protocol, port };
+        for ip in of_family(&service.addresses) {
             let chosen = if service.internal_local { backs.near() } else { backs.far() };
             plan.add(From::Anywhere, front(ip, port.port, port.protocol), chosen, service, before);
         }
-        let by_node_port = port.node_port.map(|number| front(here.host_ports, number, port.protocol));
-        plan.node_ports.extend(port.node_port.map(|number| (port.protocol, number)));
-        let outer = v4(&service.external_addresses).map(|ip| front(ip, port.port, port.protocol)).chain(by_node_port);
+        let node_port = port.node_port.filter(|_| has_family);
+        let by_node_port = node_port.map(|number| front(here.host_ports, number, port.protocol));
+        plan.node_ports.extend(node_port.map(|number| (port.protocol, number)));
+        let outer =
+            of_family(&service.external_addresses).map(|ip| front(ip, port.port, port.protocol)).chain(by_node_port);
         for front in outer {
             plan.add(From::Anywhere, front, backs.far(), service, before);
             if service.external_local {
@@ -92,13 +102,6 @@ pub fn plan(map: &Map, name: &Name, here: &Here, before: &Plan) -> Plan {
         }
     }
     plan
-}
-
-fn v4(ips: &[IpAddr]) -> impl Iterator<Item = Ipv4Addr> + use<'_> {
-    ips.iter().filter_map(|ip| match ip {
-        IpAddr::V4(ip) => Some(*ip),
-        IpAddr::V6(_) => None,
-    })
 }
 
 /// The endpoints of one port.
@@ -115,6 +118,7 @@ impl Backs {
             .slices(name)
             .filter_map(|slice| Some((slice, slice.ports.iter().find(|p| led_by(p))?.port)))
             .flat_map(|(slice, port)| slice.endpoints.iter().map(move |endpoint| (endpoint, port)))
+            .filter(|(endpoint, _)| here.is_of(&endpoint.address))
             .collect();
         let own: Vec<_> = ported.iter().filter(|(e, _)| e.node == here.node).copied().collect();
         Self { all: addresses(&near(usable(ported), here)), own: addresses(&usable(own)) }
@@ -154,11 +158,7 @@ fn near<'a>(endpoints: Vec<(&'a Endpoint, u16)>, here: &Here) -> Vec<(&'a Endpoi
 }
 
 fn addresses(endpoints: &[(&Endpoint, u16)]) -> BTreeSet<Back> {
-    let v4 = endpoints.iter().filter_map(|(e, port)| match e.address {
-        IpAddr::V4(ip) => Some((ip, *port)),
-        IpAddr::V6(_) => None,
-    });
-    v4.collect()
+    endpoints.iter().map(|(endpoint, port)| (endpoint.address, *port)).collect()
 }
 
 impl Plan {
@@ -211,9 +211,10 @@ mod tests {
     use super::*;
     use longshore_api::network::{Answer, Endpoints, Frame};
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
-    const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 7);
-    const HOST_PORTS: Ipv4Addr = Ipv4Addr::new(169, 254, 192, 2);
+    const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 7));
+    const HOST_PORTS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 192, 2));
 
     fn here() -> Here {
         Here { node: "n1".into(), zone: "a".into(), host_ports: HOST_PORTS }
@@ -223,7 +224,7 @@ mod tests {
         Service {
             namespace: "ns".into(),
             name: "web".into(),
-            addresses: vec![VIP.into()],
+            addresses: vec![VIP],
             ports: vec![ServicePort {
                 name: "http".into(),
                 protocol: Protocol::Tcp,
@@ -261,14 +262,21 @@ mod tests {
         plan(&map(service, endpoints), &Name::new("ns", "web"), &here(), &Plan::default())
     }
 
-    fn front(address: Ipv4Addr, port: u16) -> Front {
+    fn front(address: IpAddr, port: u16) -> Front {
         Front { address, protocol: Protocol::Tcp, port }
+    }
+
+    fn last(ip: IpAddr) -> u8 {
+        match ip {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(ip) => ip.octets()[15],
+        }
     }
 
     /// The last bytes of where a front leads.
     fn backs(plan: &Plan, from: From, at: Front) -> Vec<u8> {
         let slots = plan.slots.range((from, at, 0)..=(from, at, u32::MAX));
-        slots.map(|(_, (ip, port))| if *port == 8080 { ip.octets()[3] } else { 0 }).collect()
+        slots.map(|(_, (ip, port))| if *port == 8080 { last(*ip) } else { 0 }).collect()
     }
 
     #[test]
@@ -282,8 +290,25 @@ mod tests {
             assert_eq!(plan.fates[&(From::Anywhere, at)], Fate::Sent(pick));
         }
         assert_eq!(plan.fates.len(), 2);
-        assert_eq!(plan.own, BTreeSet::from([Ipv4Addr::new(10, 244, 0, 2)]));
+        assert_eq!(plan.own, BTreeSet::from([IpAddr::from([10, 244, 0, 2])]));
         assert_eq!(plan.node_ports, BTreeSet::from([(Protocol::Tcp, 30080)]));
+    }
+
+    #[test]
+    fn each_family_leads_to_its_own_endpoints_and_only_where_the_service_has_it() {
+        let six = |last: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
+        let here = Here { host_ports: six(0xff), ..here() };
+        let both = Service { addresses: vec![VIP, six(7)], ..service() };
+        let endpoints = vec![endpoint(2, "n1"), Endpoint { address: six(3), ..endpoint(0, "n1") }];
+        let of =
+            |service: Service| plan(&map(service, endpoints.clone()), &Name::new("ns", "web"), &here, &Plan::default());
+        let dual = of(both);
+        for at in [front(six(7), 80), front(six(0xff), 30080)] {
+            assert_eq!(backs(&dual, From::Anywhere, at), [3]);
+        }
+        assert_eq!(dual.fates.len(), 2);
+        let single = of(service());
+        assert!(single.fates.is_empty() && single.node_ports.is_empty(), "not a port of the host either: {single:?}");
     }
 
     #[test]

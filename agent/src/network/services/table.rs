@@ -9,17 +9,17 @@
 //! looks first where its client was sent before, and whether that still is an endpoint.
 
 use super::plan::{Back, Fate, From, Front, Pick, Plan};
-use crate::network::links::{self, Transfer};
-use crate::network::ruleset::{Ruleset, header, look_up, rule, with};
-use ipnet::Ipv4Net;
+use crate::network::firewall;
+use crate::network::links::{self, Ends};
+use crate::network::ruleset::{Ruleset, dnat, family_of, header, look_up, rule, whole, with};
+use ipnet::IpNet;
 use longshore_api::network::Protocol;
 use nlink::netlink::nftables::{
-    BaseChain, Chain, ChainName, CtState, DynsetExpr, DynsetOp, Expr, Family, FibFlags, FilterHook, MetaKey, NatHook,
+    BaseChain, Chain, ChainName, CtState, DynsetExpr, DynsetOp, Expr, Family, FilterHook, MetaKey, NatHook,
     NatStatement, NumgenKind, PacketField, PayloadBase, Priority, RawExpr, Register, Rule, Set, SetDataType,
     SetElement, SetElementData, SetKeyType, Verdict,
 };
-use nlink::netlink::types::route::RouteType;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Inside the cluster's namespace, which is ours alone.
@@ -28,8 +28,9 @@ pub const TABLE: &str = "services";
 const STICKY: &str = "sticky";
 const CLIENTS: u32 = 262_144;
 const REFUSE: &str = "refuse";
-/// ICMP: port unreachable.
+/// ICMP's and ICMPv6's code.
 const PORT_UNREACHABLE: u8 = 3;
+const PORT_UNREACHABLE_V6: u8 = 4;
 
 /// Sets whose elements follow the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,23 +52,35 @@ pub enum Kind {
 impl Kind {
     pub const INSIDE: [Self; 5] = [Self::Fronts, Self::Outside, Self::Slots, Self::Backs, Self::Own];
 
-    pub fn set(self, table: &str) -> Set {
-        use SetKeyType::{Concat, InetProto, InetService, Ipv4Addr, Mark};
+    pub fn set(self, family: Family, table: &str) -> Set {
+        use SetKeyType::{Concat, InetProto, InetService, Mark};
+        let ip = || address_type(family);
         let (name, key, data) = match self {
-            Self::Fronts => ("fronts", vec![Ipv4Addr, InetProto, InetService], Some(SetDataType::Verdict)),
-            Self::Outside => ("outside", vec![Ipv4Addr, InetProto, InetService], Some(SetDataType::Verdict)),
-            Self::Slots => ("slots", vec![Ipv4Addr, InetProto, InetService, Mark], Some(back_type())),
-            Self::Backs => ("backs", vec![Ipv4Addr, InetProto, InetService, Ipv4Addr, InetService], None),
-            Self::Own => ("own", vec![Ipv4Addr, Ipv4Addr], None),
+            Self::Fronts => ("fronts", vec![ip(), InetProto, InetService], Some(SetDataType::Verdict)),
+            Self::Outside => ("outside", vec![ip(), InetProto, InetService], Some(SetDataType::Verdict)),
+            Self::Slots => ("slots", vec![ip(), InetProto, InetService, Mark], Some(back_type(family))),
+            Self::Backs => ("backs", vec![ip(), InetProto, InetService, ip(), InetService], None),
+            Self::Own => ("own", vec![ip(), ip()], None),
             Self::NodePorts => ("ports", vec![InetProto, InetService], None),
         };
-        let set = Set::new(table, name).family(Family::Ip).key_type(Concat(key));
+        let set = Set::new(table, name).family(family).key_type(Concat(key));
         data.into_iter().fold(set, Set::map)
     }
 }
 
-fn back_type() -> SetDataType {
-    SetDataType::Value(SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::InetService]))
+fn address_type(family: Family) -> SetKeyType {
+    if family == Family::Ip6 { SetKeyType::Ipv6Addr } else { SetKeyType::Ipv4Addr }
+}
+
+fn back_type(family: Family) -> SetDataType {
+    SetDataType::Value(SetKeyType::Concat(vec![address_type(family), SetKeyType::InetService]))
+}
+
+fn address(ip: IpAddr) -> SetElement {
+    match ip {
+        IpAddr::V4(ip) => SetElement::ipv4(ip),
+        IpAddr::V6(ip) => SetElement::ipv6(ip),
+    }
 }
 
 /// An element: its set and key, and what it leads to.
@@ -84,7 +97,7 @@ pub fn elements(plan: &Plan) -> impl Iterator<Item = Element> + use<'_> {
         element(Kind::Slots, key.collect(), Some(SetElementData::Value(value_of(*back))))
     });
     let backs = plan.sticky.iter().map(|(front, (ip, port))| {
-        let key = key_of(*front).into_iter().chain([SetElement::ipv4(*ip), SetElement::port(*port)]);
+        let key = key_of(*front).into_iter().chain([address(*ip), SetElement::port(*port)]);
         element(Kind::Backs, key.collect(), None)
     });
     let ports = plan.node_ports.iter().map(|(protocol, port)| {
@@ -94,8 +107,8 @@ pub fn elements(plan: &Plan) -> impl Iterator<Item = Element> + use<'_> {
 }
 
 /// The element of a pod on this node.
-pub fn own(pod: Ipv4Addr) -> Element {
-    element(Kind::Own, vec![SetElement::ipv4(pod), SetElement::ipv4(pod)], None)
+pub fn own(pod: IpAddr) -> Element {
+    element(Kind::Own, vec![address(pod), address(pod)], None)
 }
 
 fn element(kind: Kind, key: Vec<SetElement>, data: Option<SetElementData>) -> Element {
@@ -103,12 +116,12 @@ fn element(kind: Kind, key: Vec<SetElement>, data: Option<SetElementData>) -> El
 }
 
 fn key_of(front: Front) -> Vec<SetElement> {
-    let Front { address, protocol, port } = front;
-    vec![SetElement::ipv4(address), SetElement::inet_proto(protocol.number()), SetElement::port(port)]
+    let Front { address: ip, protocol, port } = front;
+    vec![address(ip), SetElement::inet_proto(protocol.number()), SetElement::port(port)]
 }
 
 fn value_of((ip, port): Back) -> Vec<u8> {
-    SetElement::concat([SetElement::ipv4(ip), SetElement::port(port)]).key().to_vec()
+    SetElement::concat([address(ip), SetElement::port(port)]).key().to_vec()
 }
 
 /// An element as it is written.
@@ -144,128 +157,176 @@ pub fn chain_name(pick: Pick) -> String {
     format!("pick{}{from}{stay}", pick.slots)
 }
 
-// Registers by words of four bytes, so that each key lies in a row: client, front (three), slot or back.
-const CLIENT: Register = Register::R0;
-const ADDRESS: Register = Register::Reg32_01;
-const PROTOCOL: Register = Register::Reg32_02;
-const PORT: Register = Register::Reg32_03;
-const BACK: Register = Register::R1;
-const BACK_PORT: Register = Register::Reg32_05;
-
-fn front() -> [Expr; 3] {
-    [
-        header(ADDRESS, PayloadBase::Network, 16, 4),
-        Expr::Meta { dreg: PROTOCOL, key: MetaKey::L4Proto },
-        header(PORT, PayloadBase::Transport, 2, 2),
-    ]
+/// Where a family's packets have their addresses, and the registers that they are put into: by words of four bytes, so
+/// that each key lies in a row: client, front (address, protocol, port), slot or back. IPv6's fill all there are.
+struct Layout {
+    family: Family,
+    client: Register,
+    address: Register,
+    protocol: Register,
+    port: Register,
+    back: Register,
+    back_port: Register,
 }
 
-fn client() -> Expr {
-    header(CLIENT, PayloadBase::Network, 12, 4)
-}
+const V4: Layout = Layout {
+    family: Family::Ip,
+    client: Register::R0,
+    address: Register::Reg32_01,
+    protocol: Register::Reg32_02,
+    port: Register::Reg32_03,
+    back: Register::R1,
+    back_port: Register::Reg32_05,
+};
 
-/// `dnat to` the address and port in the registers. The library has it for constants alone.
-fn to_back() -> Expr {
-    // Attributes of `nat`: type (destination), family, and the registers of address and port.
-    let attributes: [(u16, u32); 4] = [(1, 1), (2, 2), (3, BACK.wire()), (5, BACK_PORT.wire())];
-    let mut data = Vec::with_capacity(32);
-    for (attribute, value) in attributes {
-        data.extend_from_slice(&8u16.to_ne_bytes());
-        data.extend_from_slice(&attribute.to_ne_bytes());
-        data.extend_from_slice(&value.to_be_bytes());
+const V6: Layout = Layout {
+    family: Family::Ip6,
+    client: Register::R0,
+    address: Register::R1,
+    protocol: Register::R2,
+    port: Register::Reg32_09,
+    back: Register::Reg32_10,
+    back_port: Register::Reg32_14,
+};
+
+impl Layout {
+    fn of(family: Family) -> &'static Self {
+        if family == Family::Ip6 { &V6 } else { &V4 }
     }
-    Expr::Raw(RawExpr::new("nat", data))
+
+    fn front(&self) -> [Expr; 3] {
+        let (offset, length) = if self.family == Family::Ip6 { (24, 16) } else { (16, 4) };
+        [
+            header(self.address, PayloadBase::Network, offset, length),
+            Expr::Meta { dreg: self.protocol, key: MetaKey::L4Proto },
+            header(self.port, PayloadBase::Transport, 2, 2),
+        ]
+    }
+
+    fn client(&self) -> Expr {
+        let (offset, length) = if self.family == Family::Ip6 { (8, 16) } else { (12, 4) };
+        header(self.client, PayloadBase::Network, offset, length)
+    }
+
+    /// `dnat to` the address and port in the registers. The library has it for constants alone.
+    fn to_back(&self) -> Expr {
+        let family = if self.family == Family::Ip6 { 10 } else { 2 };
+        // Attributes of `nat`: type (destination), family, and the registers of address and port.
+        let attributes: [(u16, u32); 4] = [(1, 1), (2, family), (3, self.back.wire()), (5, self.back_port.wire())];
+        let mut data = Vec::with_capacity(32);
+        for (attribute, value) in attributes {
+            data.extend_from_slice(&8u16.to_ne_bytes());
+            data.extend_from_slice(&attribute.to_ne_bytes());
+            data.extend_from_slice(&value.to_be_bytes());
+        }
+        Expr::Raw(RawExpr::new("nat", data))
+    }
 }
 
 /// A chain that chooses.
-pub fn pick(pick: Pick) -> Result<(Chain, Vec<Rule>), nlink::Error> {
-    let name = chain_name(pick);
-    let random = Expr::Numgen { dreg: BACK, kind: NumgenKind::Random, modulus: pick.slots, offset: offset(pick.from) };
-    let chosen = || front().into_iter().chain([random.clone(), look_up("slots", ADDRESS, Some(BACK))]);
+pub fn pick(family: Family, pick: Pick) -> Result<(Chain, Vec<Rule>), nlink::Error> {
+    let (name, at) = (chain_name(pick), Layout::of(family));
+    let rule = || rule(family, TABLE, &name);
+    let random =
+        Expr::Numgen { dreg: at.back, kind: NumgenKind::Random, modulus: pick.slots, offset: offset(pick.from) };
+    let chosen = || at.front().into_iter().chain([random.clone(), look_up("slots", at.address, Some(at.back))]);
     let mut rules = Vec::new();
     if let Some(seconds) = pick.affinity {
         let stay = Duration::from_secs(seconds.into());
-        let dynamic = |op| DynsetExpr::new(op, STICKY, CLIENT).sreg_data(BACK);
+        let dynamic = |op| DynsetExpr::new(op, STICKY, at.client).sreg_data(at.back);
         let remember = || Expr::from(dynamic(DynsetOp::Update).timeout(stay));
-        let before = [client()].into_iter().chain(front()).chain([
-            look_up(STICKY, CLIENT, Some(BACK)),
-            look_up("backs", ADDRESS, None),
+        let before = [at.client()].into_iter().chain(at.front()).chain([
+            look_up(STICKY, at.client, Some(at.back)),
+            look_up("backs", at.address, None),
             remember(),
-            to_back(),
+            at.to_back(),
         ]);
-        rules.push(with(rule(TABLE, &name), before));
+        rules.push(with(rule(), before));
         // An update leaves what is there as it is: where the client was sent before is forgotten first.
-        let anew =
-            [client()].into_iter().chain(chosen()).chain([dynamic(DynsetOp::Delete).into(), remember(), to_back()]);
-        rules.push(with(rule(TABLE, &name), anew));
+        let anew = [at.client()].into_iter().chain(chosen()).chain([
+            dynamic(DynsetOp::Delete).into(),
+            remember(),
+            at.to_back(),
+        ]);
+        rules.push(with(rule(), anew));
     }
-    rules.push(with(rule(TABLE, &name), chosen().chain([to_back()])));
-    Ok((Chain::new(TABLE, name.as_str())?.family(Family::Ip), rules))
+    rules.push(with(rule(), chosen().chain([at.to_back()])));
+    Ok((Chain::new(TABLE, name.as_str())?.family(family), rules))
 }
 
 /// The cluster's ranges, as far as they are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranges {
-    pub pods: Option<Ipv4Net>,
-    pub services: Option<Ipv4Net>,
+    pub pods: Option<IpNet>,
+    pub services: Option<IpNet>,
 }
 
-/// The table in the cluster's namespace, as far as it follows from the node alone.
-pub fn inside(gateway: Ipv4Addr, transfer: Transfer, ranges: Ranges) -> Result<Ruleset, nlink::Error> {
+/// The table in the cluster's namespace, as far as it follows from the node alone. All is of one family.
+pub fn inside(gateway: IpAddr, ends: Ends, ranges: Ranges) -> Result<Ruleset, nlink::Error> {
     let Ranges { pods, services } = ranges;
-    let chain = |name: &str, base| -> Result<Chain, nlink::Error> {
-        Ok(Chain::new(TABLE, name)?.family(Family::Ip).base(base))
+    let family = family_of(gateway);
+    let at = Layout::of(family);
+    let rule = |chain: &str| rule(family, TABLE, chain);
+    let chain =
+        |name: &str, base| -> Result<Chain, nlink::Error> { Ok(Chain::new(TABLE, name)?.family(family).base(base)) };
+    let to_front = |rule: Rule, set: &str| {
+        with(rule, at.front().into_iter().chain([look_up(set, at.address, Some(Register::Verdict))]))
     };
-    let to_front =
-        |rule: Rule, set: &str| with(rule, front().into_iter().chain([look_up(set, ADDRESS, Some(Register::Verdict))]));
     let sticky = Set::new(TABLE, STICKY)
-        .family(Family::Ip)
+        .family(family)
         .key_type(SetKeyType::Concat(vec![
-            SetKeyType::Ipv4Addr,
-            SetKeyType::Ipv4Addr,
+            address_type(family),
+            address_type(family),
             SetKeyType::InetProto,
             SetKeyType::InetService,
         ]))
-        .map(back_type())
+        .map(back_type(family))
         .dynamic()
         .per_element_timeouts()
         .size(CLIENTS);
+    let both = |a: PacketField, b: PacketField| [a, b];
+    let (unreachable, to_itself) = match family {
+        Family::Ip6 => {
+            (rule(REFUSE).reject_icmpv6(PORT_UNREACHABLE_V6), both(PacketField::Ip6Saddr, PacketField::Ip6Daddr))
+        }
+        _ => (rule(REFUSE).reject_icmp(PORT_UNREACHABLE), both(PacketField::Ip4Saddr, PacketField::Ip4Daddr)),
+    };
+    let to_gateway = || NatStatement::snat(gateway);
     let mut rules = vec![
-        rule(TABLE, REFUSE).match_l4proto(Protocol::Tcp.number()).reject_tcp_reset(),
-        rule(TABLE, REFUSE).reject_icmp(PORT_UNREACHABLE),
+        rule(REFUSE).match_l4proto(Protocol::Tcp.number()).reject_tcp_reset(),
+        unreachable,
         // What the host itself and pods by way of it send comes under addresses of the cable.
         to_front(
-            rule(TABLE, "prerouting")
+            rule("prerouting")
                 .match_iif(links::UPLINK)
-                .match_saddr_v4_not(transfer.host(), 32)
-                .match_saddr_v4_not(transfer.around(), 32),
+                .match_saddr_not(ends.host, whole(ends.host))
+                .match_saddr_not(ends.around, whole(ends.around)),
             "outside",
         ),
-        to_front(rule(TABLE, "prerouting"), "fronts"),
-        to_front(rule(TABLE, "output"), "fronts"),
-        rule(TABLE, "postrouting")
-            .match_concat_in_set(&[PacketField::Ip4Saddr, PacketField::Ip4Daddr], "own")
-            .nat(NatStatement::snat(gateway)),
+        to_front(rule("prerouting"), "fronts"),
+        to_front(rule("output"), "fronts"),
+        rule("postrouting").match_concat_in_set(&to_itself, "own").nat(to_gateway()),
     ];
     // What isn't a pod's own goes to other nodes' pods under the node's address, or the answer wouldn't come back here.
     if let Some(pods) = pods {
-        let to_mesh = rule(TABLE, "postrouting").match_oif(links::MESH);
-        let from_elsewhere = to_mesh.match_saddr_v4_not(pods.network(), pods.prefix_len());
-        rules.push(from_elsewhere.nat(NatStatement::snat(gateway)));
+        let to_mesh = rule("postrouting").match_oif(links::MESH);
+        let from_elsewhere = to_mesh.match_saddr_not(pods.network(), pods.prefix_len());
+        rules.push(from_elsewhere.nat(to_gateway()));
     }
     // A Service's address at a port that it hasn't, and addresses of none: not the world's either.
     let refuse = ChainName::new(REFUSE)?;
     if let Some(range) = services {
-        let to_range = |rule: Rule| rule.match_daddr_v4(range.network(), range.prefix_len()).goto(refuse.clone());
-        rules.push(to_range(rule(TABLE, "forward").match_ct_state(CtState::NEW)));
+        let to_range = |rule: Rule| rule.match_daddr(range.network(), range.prefix_len()).goto(refuse.clone());
+        rules.push(to_range(rule("forward").match_ct_state(CtState::NEW)));
         // The node's own answers are at addresses of its loopback interface.
-        rules.push(to_range(rule(TABLE, "sent").match_oif_not("lo").match_ct_state(CtState::NEW)));
+        rules.push(to_range(rule("sent").match_oif_not("lo").match_ct_state(CtState::NEW)));
     }
-    let mut sets: Vec<Set> = Kind::INSIDE.iter().map(|kind| kind.set(TABLE)).collect();
+    let mut sets: Vec<Set> = Kind::INSIDE.iter().map(|kind| kind.set(family, TABLE)).collect();
     sets.push(sticky);
     Ok(Ruleset {
+        family,
         chains: vec![
-            Chain::new(TABLE, REFUSE)?.family(Family::Ip),
+            Chain::new(TABLE, REFUSE)?.family(family),
             chain("prerouting", BaseChain::nat(NatHook::Prerouting, Priority::DstNat))?,
             chain("output", BaseChain::nat(NatHook::Output, Priority::DstNat))?,
             chain("postrouting", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat))?,
@@ -277,19 +338,20 @@ pub fn inside(gateway: Ipv4Addr, transfer: Transfer, ranges: Ranges) -> Result<R
     })
 }
 
-/// The table on the host: node ports at all its addresses lead into the namespace.
-pub fn on_host(table: &str, transfer: Transfer) -> Result<Ruleset, nlink::Error> {
+/// The table on the host: node ports at all its addresses of a family lead into the namespace.
+pub fn on_host(table: &str, ends: Ends) -> Result<Ruleset, nlink::Error> {
+    let family = family_of(ends.host);
     let (mut chains, mut rules) = (Vec::new(), Vec::new());
     for (name, hook) in [("prerouting", NatHook::Prerouting), ("output", NatHook::Output)] {
         let base = BaseChain::nat(hook, Priority::DstNat);
-        chains.push(Chain::new(table, name)?.family(Family::Ip).base(base));
-        let to_host = rule(table, name).match_fib_type(FibFlags::DADDR, RouteType::Local);
+        chains.push(Chain::new(table, name)?.family(family).base(base));
+        let to_host = firewall::to_host(rule(family, table, name), family);
         let in_set = [
-            Expr::Meta { dreg: CLIENT, key: MetaKey::L4Proto },
-            header(ADDRESS, PayloadBase::Transport, 2, 2),
-            look_up("ports", CLIENT, None),
+            Expr::Meta { dreg: V4.client, key: MetaKey::L4Proto },
+            header(V4.address, PayloadBase::Transport, 2, 2),
+            look_up("ports", V4.client, None),
         ];
-        rules.push(with(to_host, in_set).dnat(transfer.host_ports(), None));
+        rules.push(dnat(with(to_host, in_set), ends.host_ports, None));
     }
-    Ok(Ruleset { chains, sets: vec![Kind::NodePorts.set(table)], rules })
+    Ok(Ruleset { family, chains, sets: vec![Kind::NodePorts.set(family, table)], rules })
 }

@@ -4,17 +4,18 @@
 //! look; nothing else is durable, so nothing can leak or drift. Between a service's admission and its commit its address is
 //! reserved in memory, under the service's name: a second try of the same service may take it again.
 
-use super::{Admission, Operation, errors};
+use super::{Admission, Operation, errors, families};
 use crate::apiserver::metadata;
 use crate::resources::service::{self, RESOURCE};
 use crate::resources::tree::{child, put};
 use crate::store::{Cluster, ListQuery, Object, Revision};
+use ipnet::IpNet;
 use longshore_api::Status;
 use longshore_api::field::{self, Path};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,16 +40,16 @@ struct Taken {
     /// Up to which revision the services were read.
     read: Option<Revision>,
     services: HashMap<Owner, (Revision, Claims)>,
-    ips: HashMap<Ipv4Addr, Owner>,
+    ips: HashMap<IpAddr, Owner>,
     ports: HashMap<u16, Owner>,
-    reserved_ips: HashMap<Ipv4Addr, (Owner, Instant)>,
+    reserved_ips: HashMap<IpAddr, (Owner, Instant)>,
     reserved_ports: HashMap<u16, (Owner, Instant)>,
 }
 
 /// What one service holds.
 #[derive(Clone, Default)]
 struct Claims {
-    ips: Vec<Ipv4Addr>,
+    ips: Vec<IpAddr>,
     ports: Vec<u16>,
 }
 
@@ -67,14 +68,18 @@ impl Claims {
 /// Gives a service what its type needs and refuses what another one has.
 pub fn admit(admission: &Admission<'_>, tree: &mut Value) -> Result<(), Status> {
     let cluster = admission.cluster;
-    let range = Range::of(&cluster.info().service_range)?;
+    let name = metadata::text(tree, "name").to_string();
+    let old = admission.old.filter(|_| admission.operation == Operation::Update);
+    let info = cluster.info();
+    families::settle(tree, old, info.service_range_v6.is_some())
+        .map_err(|errors| Status::invalid("", "Service", &name, &errors))?;
+    let ranges = [Some(&info.service_range), info.service_range_v6.as_ref()];
+    let ranges = ranges.into_iter().flatten().map(|range| Range::of(range)).collect::<Result<_, _>>()?;
     let allocations = cluster.companion::<Allocations>();
     let mut taken = allocations.0.lock();
     taken.refresh(cluster)?;
-    let name = metadata::text(tree, "name").to_string();
     let owner: Owner = format!("{}/{name}", metadata::text(tree, "namespace")).into();
-    let mut claim = Claim { taken: &mut taken, owner, range, now: Instant::now(), errors: Vec::new() };
-    let old = admission.old.filter(|_| admission.operation == Operation::Update);
+    let mut claim = Claim { taken: &mut taken, owner, ranges, now: Instant::now(), errors: Vec::new() };
     if service::needs_cluster_ip(tree) && !service::is_headless(tree) {
         claim.address(tree)?;
     }
@@ -117,7 +122,7 @@ impl Taken {
         Ok(())
     }
 
-    fn ip_is_free(&self, ip: Ipv4Addr, owner: &Owner) -> bool {
+    fn ip_is_free(&self, ip: IpAddr, owner: &Owner) -> bool {
         let holder = self.ips.get(&ip).or(self.reserved_ips.get(&ip).map(|(holder, _)| holder));
         holder.is_none_or(|holder| holder == owner)
     }
@@ -132,46 +137,51 @@ fn owner_of(object: &Object) -> Owner {
     format!("{}/{}", object.key.namespace, object.key.name).into()
 }
 
-/// The cluster's service range, without its first (the network's) and last (the broadcast) address.
+/// One of the cluster's service ranges, without its first (the network's) address, and of IPv4 its last (the broadcast) one.
 #[derive(Clone, Copy)]
-pub(super) struct Range {
-    network: Ipv4Addr,
-    bits: u8,
-}
+pub(super) struct Range(IpNet);
 
 impl Range {
     pub(super) fn of(cidr: &str) -> Result<Self, Status> {
-        let parsed = cidr.split_once('/').and_then(|(ip, bits)| {
-            let (ip, bits) = (ip.parse::<Ipv4Addr>().ok()?, bits.parse::<u8>().ok()?);
-            (8..=30)
-                .contains(&bits)
-                .then(|| Self { network: Ipv4Addr::from(u32::from(ip) & (u32::MAX << (32 - bits))), bits })
-        });
-        parsed.ok_or_else(|| Status::internal("the cluster's service range is no range of IPv4 addresses"))
+        let wide = |range: &IpNet| match range {
+            IpNet::V4(range) => (8..=30).contains(&range.prefix_len()),
+            IpNet::V6(range) => (8..=126).contains(&range.prefix_len()),
+        };
+        let parsed = cidr.parse::<IpNet>().ok().filter(wide).map(|range| Self(range.trunc()));
+        parsed.ok_or_else(|| Status::internal("the cluster's service range is no range of IP addresses"))
     }
 
     /// The address that `kubernetes.default` has.
-    pub(super) fn first(&self) -> Ipv4Addr {
+    pub(super) fn first(&self) -> IpAddr {
         self.at(1)
     }
 
     /// The address that `kube-dns` has, as Kubernetes's users expect; none where the range is smaller.
-    pub(super) fn tenth(&self) -> Option<Ipv4Addr> {
+    pub(super) fn tenth(&self) -> Option<IpAddr> {
         (self.size() >= 10).then(|| self.at(10))
     }
 
-    /// How many addresses can be given.
+    /// How many addresses can be given: of IPv6 no more than Kubernetes gives.
     fn size(&self) -> u32 {
-        (1 << (32 - self.bits)) - 2
+        match self.0 {
+            IpNet::V4(range) => (1 << (32 - range.prefix_len())) - 2,
+            IpNet::V6(range) => (1 << (128 - range.prefix_len()).min(16)) - 1,
+        }
     }
 
-    fn at(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.network) + index)
+    fn at(&self, index: u32) -> IpAddr {
+        match self.0 {
+            IpNet::V4(range) => Ipv4Addr::from(u32::from(range.network()) + index).into(),
+            IpNet::V6(range) => Ipv6Addr::from(u128::from(range.network()) + u128::from(index)).into(),
+        }
     }
 
-    fn contains(&self, ip: Ipv4Addr) -> bool {
-        let index = u32::from(ip).wrapping_sub(u32::from(self.network));
-        (1..=self.size()).contains(&index)
+    fn contains(&self, ip: IpAddr) -> bool {
+        self.0.contains(&ip) && (self.at(1)..=self.at(self.size())).contains(&ip)
+    }
+
+    fn is_of(&self, family: &str) -> bool {
+        matches!((self.0, family), (IpNet::V4(_), "IPv4") | (IpNet::V6(_), "IPv6"))
     }
 
     /// The low end is left to those who choose an address themselves (a 16th of the range, 16 to 256).
@@ -184,7 +194,7 @@ impl Range {
 struct Claim<'a> {
     taken: &'a mut Taken,
     owner: Owner,
-    range: Range,
+    ranges: Vec<Range>,
     now: Instant,
     errors: Vec<field::Error>,
 }
@@ -193,19 +203,24 @@ impl Claim<'_> {
     fn address(&mut self, tree: &mut Value) -> Result<(), Status> {
         let path = Path::new("spec").child("clusterIPs");
         let asked = tree["spec"]["clusterIPs"].as_array().cloned().unwrap_or_default();
-        if asked.is_empty() {
-            let ip = self.free_ip().ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
-            let ip = ip.to_string();
-            if let Some(spec) = child(tree, "spec") {
-                spec.insert("clusterIP".into(), json!(ip));
-                spec.insert("clusterIPs".into(), json!([ip]));
-            }
-            return Ok(());
+        let families = tree["spec"]["ipFamilies"].as_array().cloned().unwrap_or_default();
+        let mut given = asked.clone();
+        for family in families.iter().skip(asked.len()).filter_map(Value::as_str) {
+            let Some(range) = self.ranges.iter().copied().find(|range| range.is_of(family)) else { continue };
+            let ip = self.free_ip(range);
+            let ip = ip.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+            given.push(json!(ip.to_string()));
+        }
+        if given.len() > asked.len()
+            && let Some(spec) = child(tree, "spec")
+        {
+            spec.insert("clusterIP".into(), given[0].clone());
+            spec.insert("clusterIPs".into(), json!(given));
         }
         for ip in &asked {
-            // What is no address, or one of another family, is for validation to refuse.
-            let Some(ip) = ip.as_str().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { continue };
-            let why = if !self.range.contains(ip) {
+            // What is no address is for validation to refuse.
+            let Some(ip) = ip.as_str().and_then(|ip| ip.parse::<IpAddr>().ok()) else { continue };
+            let why = if !self.ranges.iter().any(|range| range.contains(ip)) {
                 "the provided network does not match the current range"
             } else if !self.taken.ip_is_free(ip, &self.owner) {
                 "provided IP is already allocated"
@@ -218,17 +233,17 @@ impl Claim<'_> {
         Ok(())
     }
 
-    fn reserve_ip(&mut self, ip: Ipv4Addr) {
+    fn reserve_ip(&mut self, ip: IpAddr) {
         self.taken.reserved_ips.insert(ip, (self.owner.clone(), self.now + RESERVED_FOR));
     }
 
     /// A free address: from a random place on in the upper part, then in the lower.
-    fn free_ip(&mut self) -> Option<Ipv4Addr> {
-        let (chosen, size) = (self.range.chosen(), self.range.size());
+    fn free_ip(&mut self, range: Range) -> Option<IpAddr> {
+        let (chosen, size) = (range.chosen(), range.size());
         let upper = from_anywhere(chosen + 1, size).chain(from_anywhere(1, chosen));
         // A service whose first try came to nothing may have its reservation still; any free one will do.
         let ip = upper
-            .map(|i| self.range.at(i))
+            .map(|i| range.at(i))
             .find(|ip| !self.taken.ips.contains_key(ip) && !self.taken.reserved_ips.contains_key(ip))?;
         self.reserve_ip(ip);
         Some(ip)

@@ -35,7 +35,7 @@ pub async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
     let metadata = |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
     let named = json!({"component": "apiserver", "provider": "kubernetes"});
     let ports = json!([{"name": "https", "protocol": "TCP", "port": HTTPS, "targetPort": HTTPS}]);
-    let spec = json!({"clusterIP": address, "clusterIPs": [address], "ports": ports, "type": "ClusterIP"});
+    let spec = of_ipv4(&address, ports);
     create(cluster, &service::RESOURCE, "default", json!({"metadata": metadata(named), "spec": spec})).await?;
     // The address answers on every node, where the agent carries what arrives to the server: it is its own endpoint.
     let subset =
@@ -52,6 +52,12 @@ pub async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
     });
     create(cluster, &endpoint_slice::RESOURCE, "default", slice).await?;
     name_server(cluster).await
+}
+
+/// What the cluster itself offers has one family, as Kubernetes's own Services.
+fn of_ipv4(address: &str, ports: Value) -> Value {
+    json!({"clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+        "ports": ports, "type": "ClusterIP"})
 }
 
 /// Every node answers at its address: it has no endpoints. Who wants a name server of their own gives it a selector.
@@ -71,7 +77,7 @@ async fn name_server(cluster: &Cluster) -> Result<(), Status> {
         {"name": "dns", "protocol": "UDP", "port": DNS, "targetPort": DNS},
         {"name": "dns-tcp", "protocol": "TCP", "port": DNS, "targetPort": DNS},
     ]);
-    let spec = json!({"clusterIP": address, "clusterIPs": [address], "ports": ports, "type": "ClusterIP"});
+    let spec = of_ipv4(&address, ports);
     let metadata = json!({"name": "kube-dns", "namespace": "kube-system", "labels": labels});
     create(cluster, &service::RESOURCE, "kube-system", json!({"metadata": metadata, "spec": spec})).await
 }

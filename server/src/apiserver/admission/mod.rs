@@ -6,6 +6,7 @@
 
 mod addresses;
 mod bootstrap;
+mod families;
 mod ingress_classes;
 mod namespaces;
 mod pods;

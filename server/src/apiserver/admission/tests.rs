@@ -125,6 +125,29 @@ async fn services_get_addresses_of_their_own() {
 }
 
 #[tokio::test]
+async fn services_get_an_address_of_each_of_their_families() {
+    let cluster = cluster().await;
+    let range: ipnet::IpNet = cluster.info().service_range_v6.as_deref().unwrap().parse().unwrap();
+    let made = async |name: &str, spec: Value| {
+        let made = create(&cluster, &service::RESOURCE, a_service(name, spec)).await.unwrap();
+        assert!((service::RESOURCE.validate)(&made).is_empty());
+        assert_eq!(made["spec"]["clusterIP"], made["spec"]["clusterIPs"][0]);
+        let ips = made["spec"]["clusterIPs"].as_array().unwrap().clone();
+        ips.iter().map(|ip| ip.as_str().unwrap().parse().unwrap()).collect::<Vec<std::net::IpAddr>>()
+    };
+    let both = made("both", json!({"ipFamilyPolicy": "PreferDualStack"})).await;
+    assert!(both.len() == 2 && both[0].is_ipv4() && range.contains(&both[1]), "{both:?}");
+    let six = made("six", json!({"ipFamilies": ["IPv6"]})).await;
+    assert!(six.len() == 1 && range.contains(&six[0]) && six[0] != both[1], "{six:?}");
+    let taken = json!({"clusterIP": both[1].to_string()});
+    let refused = create(&cluster, &service::RESOURCE, a_service("other", taken)).await.unwrap_err();
+    assert!(refused.message.ends_with("provided IP is already allocated"), "{}", refused.message);
+    let foreign = json!({"clusterIP": "2001:db8::1"});
+    let refused = create(&cluster, &service::RESOURCE, a_service("other", foreign)).await.unwrap_err();
+    assert!(refused.message.ends_with("the provided network does not match the current range"), "{}", refused.message);
+}
+
+#[tokio::test]
 async fn an_address_is_given_once() {
     let cluster = cluster().await;
     let asks = |name: &str, ip: &str| create(&cluster, &service::RESOURCE, a_service(name, json!({"clusterIP": ip})));

@@ -345,9 +345,12 @@ async fn each_node_gets_its_own_slice_of_the_pod_range() {
     let world = World::with_nodes(4).await;
     world
         .until("all have one", |w| {
-            let ranges: std::collections::BTreeSet<String> =
-                w.list("nodes", "").iter().filter_map(|n| n["spec"]["podCIDR"].as_str().map(str::to_string)).collect();
-            ranges.len() == 4
+            let nodes = w.list("nodes", "");
+            let slices = nodes.iter().filter_map(|n| n["spec"]["podCIDRs"].as_array());
+            let slices: std::collections::BTreeSet<&str> = slices.flatten().filter_map(|s| s.as_str()).collect();
+            let of_ipv6 = slices.iter().filter(|slice| slice.starts_with("fd") && slice.ends_with("/64")).count();
+            let first = |n: &serde_json::Value| n["spec"]["podCIDR"] == n["spec"]["podCIDRs"][0];
+            (slices.len(), of_ipv6) == (8, 4) && nodes.iter().all(first)
         })
         .await;
 }

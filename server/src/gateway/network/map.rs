@@ -101,7 +101,12 @@ impl Reader {
 impl Map {
     fn load(cluster: &Arc<Cluster>) -> Result<(Arc<Self>, Vec<Watch>), StoreError> {
         let info = cluster.info();
-        let ranges = network::Cluster { pod_range: info.pod_range.clone(), service_range: info.service_range.clone() };
+        let ranges = network::Cluster {
+            pod_range: info.pod_range.clone(),
+            service_range: info.service_range.clone(),
+            pod_range_v6: info.pod_range_v6.clone().unwrap_or_default(),
+            service_range_v6: info.service_range_v6.clone().unwrap_or_default(),
+        };
         let mut state = State::default();
         state.set(Key::Cluster, Some(&Frame::Cluster(ranges)));
         let mut watches = Vec::new();

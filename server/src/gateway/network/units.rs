@@ -79,6 +79,7 @@ fn node(node: core::Node) -> Node {
         name: node.metadata.name.unwrap_or_default(),
         id: labels.remove(NODE_ID_LABEL).unwrap_or_default(),
         pod_range: spec.pod_cidr.unwrap_or_default(),
+        pod_range_v6: spec.pod_cidrs.into_iter().flatten().find(|range| range.contains(':')).unwrap_or_default(),
         zone: labels.remove(ZONE_LABEL).unwrap_or_default(),
         mesh_keys: listed(MESH_KEYS_ANNOTATION),
         mesh_endpoints: listed(MESH_ENDPOINTS_ANNOTATION),
@@ -236,9 +237,10 @@ mod tests {
     fn nodes_have_their_slice_and_their_way_into_the_mesh() {
         let tree = json!({"metadata": {"name": "n1", "labels": {(ZONE_LABEL): "a", (NODE_ID_LABEL): "n-1"},
             "annotations": {(MESH_KEYS_ANNOTATION): "k,j", (MESH_ENDPOINTS_ANNOTATION): "192.0.2.1:5, 192.0.2.2:6"}},
-            "spec": {"podCIDR": "10.244.1.0/24"}});
+            "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64"]}});
         let Some(Frame::Node(node)) = of("nodes", "n1", tree).1 else { panic!("a node") };
         assert_eq!((node.pod_range.as_str(), node.zone.as_str(), node.id.as_str()), ("10.244.1.0/24", "a", "n-1"));
+        assert_eq!(node.pod_range_v6, "fd00:1::/64");
         assert_eq!(node.mesh_keys, ["k", "j"]);
         assert_eq!(node.mesh_endpoints, ["192.0.2.1:5", "192.0.2.2:6"]);
         assert_eq!(node.edge, None);

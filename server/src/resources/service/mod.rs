@@ -4,7 +4,7 @@
 //! from the object alone.
 
 mod update;
-mod validation;
+pub mod validation;
 
 pub use update::{carry_over, drop_what_type_lacks};
 
@@ -180,7 +180,6 @@ pub fn needs_health_check(tree: &Value) -> bool {
 fn prepare_create(_: &Request<'_>, tree: &mut Value) {
     put(tree, "status", json!({"loadBalancer": {}}));
     both_addresses(tree);
-    ip_families(tree);
 }
 
 fn prepare_update(_: &Request<'_>, tree: &mut Value, old: &Value) {
@@ -188,7 +187,6 @@ fn prepare_update(_: &Request<'_>, tree: &mut Value, old: &Value) {
     carry_over(tree, old);
     drop_what_type_lacks(tree, old);
     both_addresses(tree);
-    ip_families(tree);
 }
 
 /// `clusterIP` is the first of `clusterIPs`: who sets one sets the other.
@@ -199,18 +197,6 @@ pub fn both_addresses(tree: &mut Value) {
         && spec.get("clusterIPs").and_then(Value::as_array).is_none_or(Vec::is_empty)
     {
         spec.insert("clusterIPs".into(), json!([single]));
-    }
-}
-
-/// The cluster has one family of addresses.
-pub fn ip_families(tree: &mut Value) {
-    if !needs_cluster_ip(tree) {
-        return;
-    }
-    let v6 = str_at(tree, "/spec/clusterIP").contains(':');
-    if let Some(spec) = child(tree, "spec") {
-        fill(spec, "ipFamilies", json!([if v6 { "IPv6" } else { "IPv4" }]));
-        fill(spec, "ipFamilyPolicy", "SingleStack");
     }
 }
 
@@ -229,8 +215,7 @@ mod tests {
     fn fills_what_was_left_out() {
         let got = made(json!({"ports": [{"port": 80}], "selector": {"app": "web"}}));
         let expected = json!({"ports": [{"port": 80, "targetPort": 80, "protocol": "TCP"}], "selector": {"app": "web"},
-            "type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
-            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"});
+            "type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"});
         assert_eq!(got["spec"], expected);
         assert_eq!(got["status"], json!({"loadBalancer": {}}));
         let mut again = got.clone();

@@ -121,6 +121,15 @@ fn affinity(spec: &ServiceSpec, path: &Path, found: &mut Findings) {
     }
 }
 
+/// Judges addresses and families alone, before any are given.
+pub fn families(tree: &Value) -> Vec<Error> {
+    let mut found = Findings::default();
+    if let Some(spec) = found.part::<ServiceSpec>(tree, "spec") {
+        cluster_ips(&spec, all(&spec.cluster_ips) == ["None"], &Path::new("spec"), &mut found);
+    }
+    found.into_errors()
+}
+
 fn cluster_ips(spec: &ServiceSpec, headless: bool, path: &Path, found: &mut Findings) {
     if text(&spec.type_) == "ExternalName" {
         return;
