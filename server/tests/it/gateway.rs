@@ -390,7 +390,13 @@ async fn nodes_are_pushed_the_map_of_their_clusters_network() {
     let (mut first, mut second) = (Map::open(&one).await, Map::open(&two).await);
     let whole = first.until_synced().await;
     assert_eq!(second.until_synced().await, whole, "all nodes are told the same");
-    assert_eq!(whole[0], json!({"cluster": {"podRange": "10.244.0.0/14", "serviceRange": "10.96.0.0/16"}}));
+    let ranges = &whole[0]["cluster"];
+    let cluster = here.app.store.cluster(here.cluster()).await.expect("the cluster loads");
+    let info = cluster.info();
+    let wanted = json!({"podRange": "10.244.0.0/14", "serviceRange": "10.96.0.0/16",
+        "podRangeV6": info.pod_range_v6, "serviceRangeV6": info.service_range_v6});
+    assert_eq!(*ranges, wanted);
+    assert!(info.pod_range_v6.as_ref().is_some_and(|range| range.starts_with("fd") && range.ends_with("::/48")));
     let answered = |name: &str| {
         let service = whole.iter().map(|f| &f["service"]).find(|s| s["name"] == name).unwrap();
         (service["addresses"][0].clone(), service["answeredByNode"].clone())
