@@ -88,7 +88,7 @@ mod tests {
         let both = [slice(json!([ending, starting])), slice(json!([ready]))];
         assert_eq!(found(&both, Port::Number(80)), Some(vec!["10.0.0.1:8080 n1".into()]));
         let six = slice(json!([{"address": "fd00::1", "ready": true, "serving": true, "node": "n1"}]));
-        assert_eq!(found(&[six.clone()], Port::Number(80)), Some(vec!["[fd00::1]:8080 n1".into()]));
+        assert_eq!(found(std::slice::from_ref(&six), Port::Number(80)), Some(vec!["[fd00::1]:8080 n1".into()]));
         assert_eq!(found(&[six, both[1].clone()], Port::Number(80)), Some(vec!["10.0.0.1:8080 n1".into()]));
         assert_eq!(found(&both[..1], Port::Name("http".into())), Some(vec!["10.0.0.2:8080 n2".into()]));
         assert_eq!(found(&[], Port::Number(80)), Some(vec![]));
