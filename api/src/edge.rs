@@ -27,6 +27,11 @@ pub struct Ports {
     pub https: u16,
 }
 
+/// Whether a Node with these labels is an edge.
+pub fn is_marked(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(EDGE_LABEL).is_some_and(|value| value == "true")
+}
+
 /// By a Node's annotations. A port that is none is 0.
 pub fn ports(annotations: &BTreeMap<String, String>) -> Ports {
     let port = |annotation: &str, usual: u16| {
@@ -64,18 +69,25 @@ impl std::fmt::Debug for Certificate {
     }
 }
 
-/// As an Ingress names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Which certificate a host is served with, as an Ingress names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Source {
+    /// A Secret of type `kubernetes.io/tls`.
     Secret(crate::network::Name),
-    /// Got for this host.
+    /// Got by the edge itself for a host, `*.domain` among them.
     Automatic(String),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_true_is_a_mark() {
+        let of = |value: &str| is_marked(&[(EDGE_LABEL.to_string(), value.to_string())].into());
+        assert!(of("true") && !of("false") && !of("") && !is_marked(&BTreeMap::new()));
+    }
 
     #[test]
     fn ports_are_the_usual_ones_unless_said() {

@@ -4,6 +4,7 @@
 use crate::host::Host;
 use crate::path::PathMatch;
 use ipnet::IpNet;
+pub use longshore_api::edge::Source as CertificateSource;
 use longshore_api::network::Name;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -144,19 +145,11 @@ impl Protocol {
     }
 }
 
-/// Which certificate a host is served with.
+/// Whose certificate is shown for a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateUse {
     pub host: Host,
     pub from: CertificateSource,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CertificateSource {
-    /// A Secret of type `kubernetes.io/tls`.
-    Secret(Name),
-    /// Got by the edge itself for a host, `*.domain` among them.
-    Automatic(String),
 }
 
 impl Routes {

@@ -7,7 +7,7 @@ use crate::host::{Host, parent};
 use crate::model::{CertificateSource, Condition, HostRoutes, Routes, Rule};
 use http::HeaderMap;
 use longshore_api::ids::ClusterId;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Which hosts a cluster may serve.
@@ -21,6 +21,14 @@ pub enum Claims {
 }
 
 impl Claims {
+    /// These hosts; with [`Host::Any`] among them, every one.
+    pub fn of(hosts: &BTreeSet<Host>) -> Self {
+        match hosts.contains(&Host::Any) {
+            true => Self::All,
+            false => Self::Only(hosts.iter().cloned().collect()),
+        }
+    }
+
     pub fn allow(&self, host: &Host) -> bool {
         match self {
             Self::All => true,

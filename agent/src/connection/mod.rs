@@ -2,7 +2,8 @@
 //!
 //! - [`identity`]: who this node is, kept on disk. [`trust`]: which server is the right one.
 //! - [`dial`] and [`websocket`]: from a URL to an open carrier. [`exchange`]: joining, renewing, leaving.
-//! - [`Link`]: the tunnel of this moment, for whoever wants to use it; [`client`]: the Kubernetes API over it.
+//! - [`Link`]: the tunnel of this moment, for whoever wants to use it; [`client`]: the Kubernetes API over it; [`lines`]: what
+//!   the server tells for as long as it is asked.
 //!
 //! One task ([`Link::run`]) connects, serves what the server opens, and connects again, forever. Nothing makes it give
 //! up or forget: a server that is away, answers 5xx or doesn't know us (a database restored from before our joining, a
@@ -15,6 +16,7 @@ pub mod client;
 pub mod dial;
 pub mod exchange;
 pub mod identity;
+pub mod lines;
 pub mod trust;
 pub mod websocket;
 

@@ -8,7 +8,7 @@
 mod dialer;
 mod serving;
 
-use crate::connection::Link;
+use crate::connection::{Link, lines};
 use crate::network::{PodNetwork, map};
 use dialer::Inside;
 use longshore_api::edge::{EDGE_PATH, Ports};
@@ -82,6 +82,6 @@ async fn serve(network: Arc<PodNetwork>, link: Link, cluster: ClusterId, kept: P
         }
     };
     let told = serving.clone();
-    let following = map::follow(link, EDGE_PATH, move |lines| told.take(lines));
+    let following = lines::follow(link, EDGE_PATH, move |lines| told.take(lines));
     tokio::join!(listening(ports.http, false), listening(ports.https, true), following, serving.follow_endpoints());
 }

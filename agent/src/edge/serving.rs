@@ -1,15 +1,12 @@
 //! What an edge serves on this node: as the server told it last, with endpoints by the network map.
 
 use super::dialer::Inside;
-use crate::connection::Link;
+use crate::connection::{Link, lines};
 use crate::network::map::{Known, Map};
 use crate::pods::desired;
-use bytes::Bytes;
-use http::header::HOST;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use longshore_api::edge::{self as told, CHALLENGE_PATH, Ports, Source};
+use longshore_api::edge::{self as told, CHALLENGE_PATH, Ports};
 use longshore_api::ids::ClusterId;
 use longshore_edge::challenge::{Answering, Challenges};
 use longshore_edge::host::Host;
@@ -18,7 +15,6 @@ use longshore_edge::model::{Backend, CertificateSource};
 use longshore_edge::services::{self, Behind};
 use longshore_edge::tls::Certificate;
 use longshore_edge::{Claims, Edge, Settings};
-use longshore_tunnel::lasting;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -86,10 +82,7 @@ impl Serving {
         let routes = compile(&ingresses, &classes).routes.granted(&hosts);
         let mut certificates = BTreeSet::new();
         for certificate in told.certificates {
-            let source = match certificate.source {
-                Source::Secret(name) => CertificateSource::Secret(name),
-                Source::Automatic(host) => CertificateSource::Automatic(host),
-            };
+            let source = certificate.source;
             match Certificate::from_pem(certificate.chain.as_bytes(), certificate.key.as_bytes()) {
                 Ok(usable) => {
                     self.edge.set_certificate(&self.cluster, source.clone(), Some(usable));
@@ -104,11 +97,7 @@ impl Serving {
             self.edge.set_certificate(&self.cluster, gone.clone(), None);
         }
         let backends = routes.backends().into_iter().cloned().collect();
-        let claims = match hosts.contains(&Host::Any) {
-            true => Claims::All,
-            false => Claims::Only(hosts.into_iter().collect()),
-        };
-        self.edge.set_routes(&self.cluster, claims, routes);
+        self.edge.set_routes(&self.cluster, Claims::of(&hosts), routes);
         *now = Now { backends, certificates };
         self.set_endpoints(&now);
     }
@@ -147,12 +136,7 @@ struct OfServer(Link);
 
 impl OfServer {
     async fn ask(&self, host: &str, token: &str) -> Option<String> {
-        let stream = self.0.opener()?.open().await.ok()?;
-        let request = Request::get(format!("{CHALLENGE_PATH}{host}/{token}")).header(HOST, "server");
-        let response = lasting::ask(stream, request.body(Empty::<Bytes>::new()).ok()?).await.ok()?;
-        if response.status() != StatusCode::OK {
-            return None;
-        }
+        let response = lines::get(&self.0.opener()?, &format!("{CHALLENGE_PATH}{host}/{token}")).await.ok()?;
         let body = Limited::new(response.into_body(), LONGEST_CHALLENGE).collect().await.ok()?;
         String::from_utf8(body.to_bytes().into()).ok()
     }

@@ -1,19 +1,10 @@
 //! The network map as this node knows it: pushed by the server, kept on disk, the same while the server is away.
 
-use crate::connection::Link;
-use crate::connection::backoff::Backoff;
 use crate::pods::desired;
-use bytes::{Bytes, BytesMut};
-use http::header::HOST;
-use http_body_util::{BodyExt, Empty};
-use kube::runtime::utils::Backoff as _;
-pub use longshore_api::network::NETWORK_PATH;
 use longshore_api::network::{Cluster, Endpoints, Frame, Key, Name, Node, Service};
 use longshore_api::network_policy::{Part, Peers, Policy};
-use longshore_tunnel::Opener;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,45 +13,6 @@ use tokio::sync::watch;
 
 /// How often what has changed is written to disk, at most.
 const KEPT_EVERY: Duration = Duration::from_secs(5);
-
-/// Reads lines that last from the server for as long as this is awaited, over each tunnel anew: the map's, at
-/// [`NETWORK_PATH`]. `take` is given whole lines, and first, of each new stream, nothing.
-pub async fn follow(link: Link, path: &str, mut take: impl FnMut(&[u8])) {
-    let mut backoff = Backoff::watching();
-    let mut seen = None;
-    loop {
-        let Some(opener) = link.opener() else {
-            link.changed(&mut seen).await;
-            continue;
-        };
-        seen = Some(opener.clone());
-        if let Err(error) = read(&opener, path, &mut backoff, &mut take).await {
-            tracing::debug!(%error, path, "what the server tells was interrupted");
-        }
-        tokio::time::sleep(backoff.after(false)).await;
-    }
-}
-
-async fn read(opener: &Opener, path: &str, backoff: &mut Backoff, take: &mut impl FnMut(&[u8])) -> io::Result<()> {
-    let stream = opener.open().await.map_err(io::Error::other)?;
-    let request = http::Request::get(path).header(HOST, "server").body(Empty::<Bytes>::new());
-    let request = request.map_err(io::Error::other)?;
-    let response = longshore_tunnel::lasting::ask(stream, request).await.map_err(io::Error::other)?;
-    if response.status() != http::StatusCode::OK {
-        return Err(io::Error::other(format!("the server answers {}", response.status())));
-    }
-    backoff.reset();
-    take(b"");
-    let (mut body, mut rest) = (response.into_body(), BytesMut::new());
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(io::Error::other)?.into_data() else { continue };
-        rest.extend_from_slice(&data);
-        if let Some(end) = rest.iter().rposition(|b| *b == b'\n') {
-            take(&rest.split_to(end + 1));
-        }
-    }
-    Ok(())
-}
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Map {

@@ -4,9 +4,9 @@ use super::ProcessError;
 use super::folder::{RuntimeKind, Settings};
 use crate::connection::exchange::Exchange;
 use crate::connection::identity::Identity;
-use crate::connection::{Connector, Link, client};
+use crate::connection::{Connector, Link, client, lines};
 use crate::edge;
-use crate::network::{PodNetwork, dns, kubernetes, map, mesh};
+use crate::network::{PodNetwork, dns, kubernetes, mesh};
 use crate::node::{NodeAgent, Parts};
 use crate::pods::network::Network;
 use crate::runtime::docker::Docker;
@@ -15,6 +15,7 @@ use crate::runtime::{Owner, Runtime};
 use crate::supervise::supervised;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use longshore_api::network::NETWORK_PATH;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -98,9 +99,7 @@ impl Member {
         let follow = supervised("the network map", move || {
             let known = known.clone();
             // A pretended node reads it just the same.
-            map::follow(coming.clone(), map::NETWORK_PATH, move |lines| {
-                known.iter().for_each(|known| known.take(lines))
-            })
+            lines::follow(coming.clone(), NETWORK_PATH, move |lines| known.iter().for_each(|known| known.take(lines)))
         });
         tasks.push(tokio::spawn(follow));
         if let Some(network) = &machinery.pod_network {

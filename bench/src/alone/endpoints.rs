@@ -9,9 +9,8 @@ use crate::{Result, Settings};
 use futures::{StreamExt, TryStreamExt};
 use longshore_agent::connection::exchange::Exchange;
 use longshore_agent::connection::identity::Identity;
-use longshore_agent::connection::{Connector, Link};
-use longshore_agent::network::map;
-use longshore_api::network::{Endpoints, Frame};
+use longshore_agent::connection::{Connector, Link, lines};
+use longshore_api::network::{Endpoints, Frame, NETWORK_PATH};
 use longshore_tunnel::{Config, Incoming, Side, Tunnel};
 use serde_json::json;
 use std::path::Path;
@@ -81,7 +80,7 @@ impl Node {
         let (opener, incoming) = Tunnel::start(carried.carrier, Side::Agent, Config::default());
         let link = Link::default();
         link.set(opener, carried.local);
-        let reader = map::follow(link, map::NETWORK_PATH, move |lines| {
+        let reader = lines::follow(link, NETWORK_PATH, move |lines| {
             let now = Instant::now();
             for slice in lines.split(|b| *b == b'\n').filter_map(of_service) {
                 let ready = slice.endpoints.iter().any(|endpoint| endpoint.ready);

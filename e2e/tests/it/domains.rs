@@ -1,37 +1,16 @@
 //! Domains in a real browser: a Service gets one, and the page tells where it leads.
 
 use crate::browser::{Story, add_node, run_pods};
+use crate::network_pages::app;
 use longshore_e2e::Browser;
 use serde_json::json;
-
-const APP: &str = "---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: hello
-        image: longshore/hello:v1
-        ports: [{name: http, containerPort: 8080}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  selector: {app: web}
-  ports: [{port: 80, targetPort: http}]
-";
 
 #[test]
 fn a_domain_is_given_from_the_page() {
     let story = Story::signed_in(Browser::open());
     let (browser, kubectl) = (&story.browser, story.kubectl());
     add_node(&kubectl, "ship");
-    kubectl.apply(APP);
+    kubectl.apply(&app("web"));
     run_pods(&kubectl, "app=web", 1);
 
     browser.press("a[href$='/services']");

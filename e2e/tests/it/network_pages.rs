@@ -1,10 +1,10 @@
-//! The network's pages in a real browser: a Service gets a domain, a policy keeps somebody out and is named for it.
+//! The network's pages in a real browser: a policy keeps somebody out and is named for it, a node serves domains.
 
 use crate::browser::{Story, add_node, run_pods};
 use longshore_e2e::Browser;
-use serde_json::json;
 
-fn app(name: &str) -> String {
+/// A Deployment, and its Service.
+pub fn app(name: &str) -> String {
     format!(
         "---
 apiVersion: apps/v1
@@ -41,7 +41,7 @@ spec:
 ";
 
 #[test]
-fn a_domain_is_given_and_a_denial_is_explained() {
+fn a_denial_is_explained_and_a_node_is_marked() {
     let story = Story::signed_in(Browser::open());
     let (browser, kubectl) = (&story.browser, story.kubectl());
     add_node(&kubectl, "ship");
@@ -49,24 +49,6 @@ fn a_domain_is_given_and_a_denial_is_explained() {
         kubectl.apply(&app(name));
         run_pods(&kubectl, &format!("app={name}"), 1);
     }
-
-    browser.press("a[href$='/services']");
-    browser.press("a[href$='/services/default/web']");
-    browser.wait_text("[data-testid=status-sentence]", "Answered by 1 endpoint");
-    browser.press("[data-testid=give-domain]");
-    browser.fill("[data-testid=host]", "shop..example.com");
-    browser.press("[data-testid=create-domain]");
-    browser.wait_text("[data-testid=marks]", "spec.rules[0].host");
-    browser.fill("[data-testid=host]", "shop.example.com");
-    browser.press("[data-testid=create-domain]");
-    browser.wait_text("[data-testid=object-name]", "shop-example-com");
-    browser.wait_text(".domain", "1 of 1 ready");
-    // This installation has no edge.
-    browser.wait_text("[data-testid=status-sentence]", "nobody serves it");
-    let made = kubectl.json(&["get", "ingress", "shop-example-com"]);
-    assert_eq!(made["spec"]["tls"], json!([{"hosts": ["shop.example.com"]}]));
-    browser.press("a[href$='/ingresses']");
-    browser.wait_text("table[data-kind=Ingress]", "shop.example.com");
 
     let client_to_web = "[data-testid=matrix] a[aria-label^='From client to web']";
     browser.press("a[href$='/policies']");

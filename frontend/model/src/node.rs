@@ -4,7 +4,7 @@ use crate::kube::{Node, condition};
 use crate::state::{Action, Sentence, State};
 use crate::time;
 use crate::words::{Word, t};
-use longshore_api::edge::{self, EDGE_LABEL};
+use longshore_api::edge;
 
 /// Since when a node is silent, where it is: its Ready condition is unknown.
 pub fn silent_since(node: &Node) -> Option<&str> {
@@ -15,10 +15,11 @@ pub fn silent_since(node: &Node) -> Option<&str> {
 
 /// The ports at which it serves its cluster's domains, if it does.
 pub fn served_at(node: &Node) -> Option<String> {
-    node.metadata.labels.get(EDGE_LABEL).filter(|value| *value == "true")?;
-    let ports = edge::ports(&node.metadata.annotations);
-    let ports = [ports.http, ports.https].into_iter().filter(|port| *port > 0).map(|port| port.to_string());
-    Some(ports.collect::<Vec<_>>().join(", "))
+    edge::is_marked(&node.metadata.labels).then(|| {
+        let ports = edge::ports(&node.metadata.annotations);
+        let ports = [ports.http, ports.https].into_iter().filter(|port| *port > 0).map(|port| port.to_string());
+        ports.collect::<Vec<_>>().join(", ")
+    })
 }
 
 pub fn sentence(node: &Node, pods: Option<usize>, now: i64) -> Sentence {

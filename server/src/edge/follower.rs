@@ -152,11 +152,7 @@ impl Follower {
         let (ingresses, classes) = self.part.ours(&serving.compiled.ours);
         let (hosts, certificates) = (serving.settled.granted.clone(), serving.certificates.clone());
         self.told.set(Served { ingresses, classes, hosts, certificates });
-        let claims = match serving.settled.granted.contains(&Host::Any) {
-            true => Claims::All,
-            false => Claims::Only(serving.settled.granted.iter().cloned().collect()),
-        };
-        edge.set_routes(id, claims, routes);
+        edge.set_routes(id, Claims::of(&serving.settled.granted), routes);
         for backend in &serving.backends {
             edge.set_endpoints(id, backend, self.part.behind(backend));
         }

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use longshore_api::Status;
-use longshore_api::edge::{Certificate, EDGE_LABEL, Edge, Source};
+use longshore_api::edge::{Certificate, EDGE_LABEL, Edge, is_marked};
 use longshore_edge::challenge::Challenges;
 use longshore_edge::host::Host;
 use longshore_edge::model::CertificateSource;
@@ -83,17 +83,14 @@ impl Reader {
 
     fn is_edge(&self) -> Result<bool, StoreError> {
         let node = self.cluster.get(&self.node)?;
-        Ok(node.is_some_and(|node| node.labels.get(EDGE_LABEL).is_some_and(|value| value == "true")))
+        Ok(node.is_some_and(|node| is_marked(&node.labels)))
     }
 
     async fn line(&self, served: &Served) -> Bytes {
         let mut certificates = Vec::new();
         for source in &served.certificates {
             if let Some(issued) = self.certificates.pem(&self.cluster, source).await {
-                let source = match source {
-                    CertificateSource::Secret(name) => Source::Secret(name.clone()),
-                    CertificateSource::Automatic(host) => Source::Automatic(host.clone()),
-                };
+                let source = source.clone();
                 certificates.push(Certificate { source, chain: issued.chain, key: issued.key });
             }
         }

@@ -4,7 +4,7 @@ use super::backends::{Backends, SERVICES, SLICES};
 use crate::store::{Key as StoreKey, Object};
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use longshore_api::edge::{self, ADDRESS_ANNOTATION, EDGE_LABEL, Ports};
+use longshore_api::edge::{self, ADDRESS_ANNOTATION, Ports};
 use longshore_api::network::Name;
 use longshore_edge::ingress::{Compiled, compile};
 use longshore_edge::model::Backend;
@@ -77,8 +77,10 @@ impl Part {
                 self.news.secrets.insert(key);
             }
             NODES => {
-                let marked = object.labels.get(EDGE_LABEL).is_some_and(|value| value == "true");
-                let found = (marked && !deleted).then(|| read::<Node>(object)).flatten().and_then(edge);
+                let found = (edge::is_marked(&object.labels) && !deleted)
+                    .then(|| read::<Node>(object))
+                    .flatten()
+                    .and_then(edge);
                 self.news.routes |= self.edges.get(name) != found.as_ref();
                 set(&mut self.edges, name.clone(), found);
             }

@@ -4,7 +4,7 @@ use crate::store::Object;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use longshore_api::edge::{self, EDGE_LABEL};
+use longshore_api::edge;
 use longshore_api::network::{
     Answer, Endpoint, EndpointPort, Endpoints, Frame, Key, MESH_ENDPOINTS_ANNOTATION, MESH_KEYS_ANNOTATION, Name, Node,
     Protocol, Service, ServicePort,
@@ -69,7 +69,7 @@ fn node(node: core::Node) -> Node {
     let spec = node.spec.unwrap_or_default();
     let mut labels = node.metadata.labels.unwrap_or_default();
     let annotations = node.metadata.annotations.unwrap_or_default();
-    let serves = labels.get(EDGE_LABEL).is_some_and(|value| value == "true");
+    let serves = edge::is_marked(&labels);
     let listed = |annotation: &str| {
         let text = annotations.get(annotation).map(String::as_str).unwrap_or_default();
         text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(String::from).collect()
