@@ -2,6 +2,7 @@
 //! taken away when it is dropped.
 
 use crate::http_proxy;
+use crate::wire::wire;
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io::Write;
@@ -9,6 +10,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -132,7 +134,7 @@ impl Internet {
     pub fn with_server() -> Self {
         let server = Netns::new("server");
         let internet = Self { wan: wan(), server: Some(server), sites: 0 };
-        internet.plug(internet.server(), "server", SERVER);
+        internet.plug(internet.server(), "server", SERVER, Duration::ZERO);
         internet
     }
 
@@ -152,23 +154,31 @@ impl Internet {
         self.server.as_ref().expect("the server is this machine")
     }
 
-    fn plug(&self, netns: &Netns, port: &str, address: &str) {
-        cable(&self.wan, port, netns, "eth0");
+    fn plug(&self, netns: &Netns, port: &str, address: &str, away: Duration) {
+        match away.is_zero() {
+            true => cable(&self.wan, port, netns, "eth0"),
+            false => wire(&self.wan, port, netns, "eth0", away),
+        }
         self.wan.ip(&format!("link set {port} master wan"));
         netns.ip(&format!("addr add {address}/24 dev eth0"));
     }
 
     /// A host behind a router with a NAT of this kind.
     pub fn site(&mut self, nat: Nat) -> Site {
+        self.site_away(nat, Duration::ZERO)
+    }
+
+    /// The same, with what a packet takes to it, and from it.
+    pub fn site_away(&mut self, nat: Nat, away: Duration) -> Site {
         self.sites += 1;
         let (port, public) = (format!("s{}", self.sites), format!("203.0.113.{}", 10 + self.sites));
         let host = Netns::new("host");
         if nat == Nat::None {
-            self.plug(&host, &port, &public);
+            self.plug(&host, &port, &public, away);
             return Site { host, router: None, address: public.parse().expect("it can be done"), nat };
         }
         let router = Netns::new("router");
-        self.plug(&router, &port, &public);
+        self.plug(&router, &port, &public, away);
         cable(&router, "lan", &host, "eth0");
         router.ip("addr add 192.168.1.1/24 dev lan");
         host.ip("addr add 192.168.1.2/24 dev eth0\nroute add default via 192.168.1.1");

@@ -14,7 +14,10 @@ pub mod kubectl;
 pub mod linearizable;
 pub mod machine;
 pub mod pebble;
+pub mod replica;
 pub mod sample;
+mod wire;
+pub mod writers;
 
 pub use browser::Browser;
 pub use curl::Curl;
@@ -24,6 +27,7 @@ pub use installation::{Agent, Installation};
 pub use kubectl::Kubectl;
 pub use machine::Machine;
 pub use pebble::Pebble;
+pub use replica::Replica;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// By name, the kind of its site.
-const MACHINES: [(&str, Nat); 6] = [
-    ("cloud", Nat::None),
-    ("home", Nat::FullCone),
-    ("office", Nat::PortRestricted),
-    ("phone", Nat::Symmetric),
-    ("hotel", Nat::UdpBlocked),
-    ("bank", Nat::ProxyOnly),
+/// By name, the kind of its site and the milliseconds to it.
+const MACHINES: [(&str, Nat, u64); 6] = [
+    ("cloud", Nat::None, 0),
+    ("home", Nat::FullCone, 10),
+    ("office", Nat::PortRestricted, 5),
+    ("phone", Nat::Symmetric, 60),
+    ("hotel", Nat::UdpBlocked, 30),
+    ("bank", Nat::ProxyOnly, 5),
 ];
 
 /// Who meets directly, both of them knowing it: everybody whom UDP reaches, but for a symmetric NAT and one that lets in only
@@ -28,7 +28,7 @@ fn direct(a: Nat, b: Nat) -> bool {
 
 /// A pod of its own for each machine, and one Service for all of them.
 fn pods() -> String {
-    let pod = |(name, _): &(&str, Nat)| {
+    let pod = |(name, ..): &(&str, Nat, u64)| {
         format!(
             "---
 apiVersion: v1
@@ -57,6 +57,7 @@ spec:
 struct Machine {
     name: &'static str,
     nat: Nat,
+    away: u64,
     // In the order in which they end.
     _agent: Agent,
     _docker: Docker,
@@ -81,14 +82,14 @@ fn machines_behind_every_kind_of_nat_are_one_network() {
     let mut internet = Internet::around_this_machine();
     let mut installation = Installation::start_on(SERVER);
     let kubectl = installation.kubectl();
-    let machines = MACHINES.map(|(name, nat)| {
-        let site = internet.site(nat);
+    let machines = MACHINES.map(|(name, nat, away)| {
+        let site = internet.site_away(nat, Duration::from_millis(away));
         let docker = Docker::start_in(&installation.folder().join(format!("docker-{name}")), Some(&site.host.name));
         docker.make_sample_image();
         let proxy = format!("http://{PROXY}");
         let environment: &[(&str, &str)] = if nat == Nat::ProxyOnly { &[("HTTPS_PROXY", &proxy)] } else { &[] };
         let agent = installation.start_agent_in(Some(&site.host.name), environment, name, &docker);
-        Machine { name, nat, _agent: agent, _docker: docker, site }
+        Machine { name, nat, away, _agent: agent, _docker: docker, site }
     });
     kubectl.apply(&pods());
     let ready = kubectl.wait_ready_pods("app=everywhere", MACHINES.len());
@@ -116,7 +117,10 @@ fn machines_behind_every_kind_of_nat_are_one_network() {
                     .iter()
                     .find(|link| link["node"] == to.name)
                     .ok_or(format!("{}: no {}", from.name, to.name))?;
-                if link["direct"].is_string() != direct(from.nat, to.nat) {
+                let there_and_back = Duration::from_millis(2 * (from.away + to.away));
+                let measured = link["roundTripMicroseconds"].as_u64().map(Duration::from_micros);
+                let is_direct = link["direct"].is_string();
+                if is_direct != direct(from.nat, to.nat) || (is_direct && measured < Some(there_and_back)) {
                     return Err(format!("from {} to {}: {link}", from.name, to.name));
                 }
             }

@@ -19,4 +19,5 @@ mod policies;
 mod port_forward;
 mod postgres;
 mod proxy;
+mod replicas;
 mod services;

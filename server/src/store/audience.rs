@@ -1,52 +1,60 @@
-//! Keeps a large audience from being told of each change by itself.
+//! Keeps one writer from outrunning a large audience.
 //!
-//! Telling hundreds of watchers of one change takes milliseconds, in which the next changes come; and what has gathered
-//! for a watcher goes out at once, for little more than one change costs. So a large audience is told in rounds: a change
-//! by itself at once; what comes within a pause after it in the next one, so that writers get their share of the
-//! processors. The pause is what telling everybody costs: shorter, and each change costs a round; longer, and it is late.
+//! Telling hundreds of watchers of one change takes milliseconds, and a writer that is answered at once has its next
+//! change in the middle of them: they share the processors, every round is late, and the last watchers the most. So a
+//! change that many are told of is answered when most of them have taken it. Writers that come from many sides at once
+//! wait at the same time, and what gathers meanwhile for a watcher goes out together.
 
 use super::watch::Feed;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::Notify;
 
-/// From so many on who are woken at once, they make rounds.
+/// From so many on who are woken at once, their writer waits for them.
 const LARGE: usize = 32;
-/// What one of them adds to the pause. Telling one costs a processor 25 µs here, and about as much where it is read: on two
-/// processors a pause is somewhat longer than its round, or else each change makes a round of its own after all.
-const SHARE: Duration = Duration::from_micros(40);
-/// A whole pause lasts a tick of the clock at least, and never longer than this, however many there are.
-const TICK: Duration = Duration::from_millis(1);
+/// One in so many need not have heard: the last ones are told while the next change is on its way to the disk.
+const LAST: usize = 8;
+/// A writer is never held longer than this by those who listen.
 const LATEST: Duration = Duration::from_millis(20);
 
-/// The watchers of one cluster who may be many for one change.
-#[derive(Debug, Default)]
-pub(super) struct Audience {
-    /// A round was begun, and its pause isn't over.
-    pausing: bool,
-    /// Who has had something new since.
-    waiting: Vec<Arc<Feed>>,
+/// Some watchers who were woken at once.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// How many have not heard yet, the last ones not counted.
+    left: AtomicUsize,
+    heard: Notify,
 }
 
-impl Audience {
-    /// These have something new. Some: a round was begun; when its pause is over, at that time, the next one is due
-    /// ([`Audience::next_round`]).
-    pub fn tell<'a>(&mut self, woken: impl ExactSizeIterator<Item = &'a Arc<Feed>>, now: Instant) -> Option<Instant> {
-        if self.pausing {
-            self.waiting.extend(woken.cloned());
+/// One watcher's part in a round: dropped when it has taken what there is, or is gone.
+#[derive(Debug)]
+pub(super) struct Turn(Arc<Round>);
+
+impl Round {
+    /// Wakes them. Some: they are many, and the writer waits until they have [`Round::heard`].
+    pub fn begin<'a>(woken: impl ExactSizeIterator<Item = &'a Arc<Feed>>) -> Option<Arc<Self>> {
+        let size = woken.len();
+        if size < LARGE {
+            woken.for_each(|feed| feed.wake());
             return None;
         }
-        let size = woken.len();
-        woken.for_each(|feed| feed.wake());
-        self.pausing = size >= LARGE;
-        let pause = SHARE * u32::try_from(size).unwrap_or(u32::MAX);
-        self.pausing.then(|| now + pause.clamp(TICK, LATEST))
+        let round = Arc::new(Self { left: AtomicUsize::new(size - size / LAST), heard: Notify::new() });
+        woken.for_each(|feed| feed.wake_in(Turn(round.clone())));
+        Some(round)
     }
 
-    /// Begins the round that is due; as [`Audience::tell`] it says when the next one is, and none where few had waited.
-    pub fn next_round(&mut self, now: Instant) -> Option<Instant> {
-        self.pausing = false;
-        let waiting = std::mem::take(&mut self.waiting);
-        self.tell(waiting.iter(), now)
+    /// Waits until most have taken what there is, but never long.
+    pub async fn heard(&self) {
+        // Who doesn't read, or is behind, holds nobody up: that is what the time is for.
+        let _ = tokio::time::timeout(LATEST, self.heard.notified()).await;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let before = self.0.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+        if before == Ok(1) {
+            self.0.heard.notify_one();
+        }
     }
 }

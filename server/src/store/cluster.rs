@@ -3,6 +3,7 @@
 //! Two locks, always taken in this order: `sequencer` (who may write next) and `state` (what is committed). Reads take
 //! only the second. What was published is durable, what is durable is published before anyone is answered.
 
+use super::audience::Round;
 use super::companion::Companions;
 use super::error::{StoreError, WriteError};
 use super::history::History;
@@ -21,7 +22,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A write is answered 504 after so long: Postgres neither confirmed nor refused it. Longer than a restart of Postgres
@@ -447,11 +447,14 @@ impl Cluster {
         };
         drop(state);
         drop(sequencer);
-        if let Some(at) = round {
-            tokio::spawn(rounds(self.this.clone(), at));
-        }
         self.reached.send_replace(batch.last());
-        batch.close(Outcome::Committed);
+        match round {
+            None => batch.close(Outcome::Committed),
+            Some(round) => drop(tokio::spawn(async move {
+                round.heard().await;
+                batch.close(Outcome::Committed);
+            })),
+        }
         more
     }
 
@@ -578,15 +581,6 @@ impl Cluster {
     }
 }
 
-/// Begins the rounds of a cluster's audience, the next one at `at`, as long as there is something to tell.
-async fn rounds(cluster: Weak<Cluster>, at: Instant) {
-    let mut next = Some(at);
-    while let Some(at) = next {
-        tokio::time::sleep_until(at).await;
-        next = cluster.upgrade().and_then(|cluster| cluster.state.write().hub.next_round(Instant::now()));
-    }
-}
-
 impl State {
     fn loaded(&self) -> Result<(), StoreError> {
         match self.stopped {
@@ -595,7 +589,13 @@ impl State {
         }
     }
 
-    fn publish(&mut self, changes: &[Arc<Change>], now: Duration, at: i64, keep: &super::Retention) -> Option<Instant> {
+    fn publish(
+        &mut self,
+        changes: &[Arc<Change>],
+        now: Duration,
+        at: i64,
+        keep: &super::Retention,
+    ) -> Option<Arc<Round>> {
         for change in changes {
             let object = &change.object;
             match change.kind {
@@ -610,7 +610,7 @@ impl State {
         }
         self.stirred = now;
         self.note_minute(now, keep);
-        self.hub.publish(changes, Instant::now())
+        self.hub.publish(changes)
     }
 
     /// Compacts what is both old enough and far enough back.

@@ -5,14 +5,13 @@
 //! comparisons) and wakes each watcher once for a whole batch. A watcher that lets more than its bound gather is dropped
 //! and told so: it lists again, nobody else waits for it, and memory stays bounded.
 
-use super::audience::Audience;
+use super::audience::{Round, Turn};
 use super::history::weight;
 use super::object::{Change, ResourceName, Revision};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// Which changes a watch is told. The finer filters (selectors) are the caller's.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +89,8 @@ struct Queue {
     changes: Vec<Arc<Change>>,
     bytes: usize,
     ended: Option<Ended>,
+    /// The round in which the watcher was woken for what is here.
+    turn: Option<Turn>,
 }
 
 impl Feed {
@@ -118,6 +119,14 @@ impl Feed {
         self.wake.notify_one();
     }
 
+    /// Wakes it as one of many. Who has looked by itself meanwhile has had its turn.
+    pub fn wake_in(&self, turn: Turn) {
+        let mut queue = self.queue.lock();
+        queue.turn = (!queue.changes.is_empty()).then_some(turn);
+        drop(queue);
+        self.wake.notify_one();
+    }
+
     /// Ends the watch after what is queued.
     pub fn end(&self, reason: Ended) {
         self.queue.lock().ended.get_or_insert(reason);
@@ -137,6 +146,7 @@ impl Feed {
     /// What is queued, at most about `TAKEN_BYTES` of it: the rest stays where it counts.
     pub fn take(&self) -> Option<WatchItem> {
         let mut queue = self.queue.lock();
+        queue.turn = None;
         if queue.changes.is_empty() {
             return queue.ended.map(WatchItem::Ended);
         }
@@ -165,7 +175,6 @@ pub(super) struct Hub {
     everything: Vec<Arc<Feed>>,
     resources: HashMap<ResourceName, Interest>,
     external: usize,
-    audience: Audience,
 }
 
 #[derive(Debug, Default)]
@@ -231,10 +240,10 @@ impl Hub {
         }
     }
 
-    /// Puts a batch into the queues it concerns, in order, then wakes their watchers. Some: those were many, and what comes
-    /// until then waits for [`Hub::next_round`].
-    pub fn publish(&mut self, changes: &[Arc<Change>], now: Instant) -> Option<Instant> {
-        let Self { everything, resources, audience, .. } = self;
+    /// Puts a batch into the queues it concerns, in order, then wakes their watchers. Some: those are many, and the writers
+    /// wait until they have heard.
+    pub fn publish(&mut self, changes: &[Arc<Change>]) -> Option<Arc<Round>> {
+        let Self { everything, resources, .. } = self;
         let mut woken: Vec<&Arc<Feed>> = Vec::new();
         for change in changes {
             let concerned = everything.iter().chain(concerned(resources, change));
@@ -242,12 +251,7 @@ impl Hub {
         }
         let (few, many): (Vec<_>, Vec<_>) = woken.into_iter().partition(|feed| feed.filter.is_narrow());
         few.iter().for_each(|feed| feed.wake());
-        audience.tell(many.into_iter(), now)
-    }
-
-    /// Wakes those who waited. Some: when to do so again.
-    pub fn next_round(&mut self, now: Instant) -> Option<Instant> {
-        self.audience.next_round(now)
+        Round::begin(many.into_iter())
     }
 
     /// Ends all watches.

@@ -1,7 +1,8 @@
-//! What a large audience is told, and when.
+//! How a writer goes on beside a large audience.
 
 use super::*;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const AUDIENCE: usize = 200;
@@ -10,50 +11,77 @@ fn filter(field: Option<(&'static str, String)>) -> WatchFilter {
     WatchFilter { resource: Some("configmaps".into()), field, ..WatchFilter::default() }
 }
 
-/// How long until everybody was told, and of how many changes at once.
-async fn told(watches: &mut [Watch]) -> (Duration, Vec<usize>) {
-    let begun = Instant::now();
-    let mut counts = Vec::new();
-    for watch in watches {
-        match watch.next().await {
-            WatchItem::Changes(changes) => counts.push(changes.len()),
-            other => panic!("{other:?}"),
-        }
+fn audience(cluster: &Arc<Cluster>, size: usize) -> Vec<Watch> {
+    (0..size).map(|_| cluster.watch(None, filter(None)).unwrap()).collect()
+}
+
+/// How many changes it is told of at once.
+async fn told(watch: &mut Watch) -> usize {
+    match watch.next().await {
+        WatchItem::Changes(changes) => changes.len(),
+        other => panic!("{other:?}"),
     }
-    (begun.elapsed(), counts)
+}
+
+/// How long a write takes.
+async fn taken(cluster: &Cluster, name: &str) -> Duration {
+    let begun = Instant::now();
+    cluster.commit(create(name, "1")).await.unwrap();
+    begun.elapsed()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_changes_reaches_a_large_audience_in_batches() {
+async fn a_writer_is_answered_when_most_of_a_large_audience_has_heard() {
     let cluster = crate::store::testing::cluster().await;
-    let mut crowd: Vec<_> = (0..AUDIENCE).map(|_| cluster.watch(None, filter(None)).unwrap()).collect();
-    let mut concerned = [cluster.watch(None, filter(Some(("metadata.name", "c".into())))).unwrap()];
-
-    cluster.commit(create("a", "1")).await.unwrap();
-    let (waited, counts) = told(&mut crowd).await;
-    assert_eq!(counts, [1; AUDIENCE], "a change by itself is told by itself");
-    assert!(waited.is_zero(), "{waited:?}");
-
-    // Whoever asks is told; whoever sleeps is woken once for all.
-    let mut sleepers = tokio::task::JoinSet::new();
+    let mut crowd = audience(&cluster, AUDIENCE);
+    let mut last = crowd.split_off(AUDIENCE - AUDIENCE / 8);
+    let mut heard = JoinSet::new();
     for mut watch in crowd {
-        sleepers.spawn(async move {
-            let told = told(std::slice::from_mut(&mut watch)).await;
-            (watch, told)
+        heard.spawn(async move {
+            for _ in 0..3 {
+                assert_eq!(told(&mut watch).await, 1, "each change is told by itself to those who listen");
+            }
         });
     }
-    tokio::task::yield_now().await;
-    cluster.commit(create("b", "1")).await.unwrap();
-    cluster.commit(create("c", "1")).await.unwrap();
-    assert_eq!(told(&mut concerned).await, (Duration::ZERO, vec![1]), "nobody waits for what concerns few");
-    let (mut crowd, told_of): (Vec<_>, Vec<_>) = sleepers.join_all().await.into_iter().unzip();
-    for (waited, counts) in told_of {
-        assert_eq!(counts, [2]);
-        assert!(waited > Duration::from_millis(1) && waited < Duration::from_millis(25), "{waited:?}");
+    for name in ["a", "b", "c"] {
+        assert_eq!(taken(&cluster, name).await, Duration::ZERO);
     }
+    heard.join_all().await;
+    for watch in &mut last {
+        assert_eq!(told(watch).await, 3, "and together to the few for whom nobody waits");
+    }
+}
 
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    cluster.commit(create("d", "1")).await.unwrap();
-    let (waited, counts) = told(&mut crowd).await;
-    assert_eq!((waited, counts), (Duration::ZERO, vec![1; AUDIENCE]), "the pause is over");
+#[tokio::test(start_paused = true)]
+async fn an_audience_that_does_not_listen_holds_a_writer_once_and_not_for_long() {
+    let cluster = crate::store::testing::cluster().await;
+    let mut crowd = audience(&cluster, AUDIENCE);
+    let mut concerned = cluster.watch(None, filter(Some(("metadata.name", "a".into())))).unwrap();
+
+    let (first, ()) = tokio::join!(taken(&cluster, "a"), async {
+        let begun = Instant::now();
+        assert_eq!(told(&mut concerned).await, 1);
+        assert_eq!(begun.elapsed(), Duration::ZERO, "who is told doesn't wait for the others");
+    });
+    assert!(first > Duration::from_millis(1) && first < Duration::from_millis(25), "{first:?}");
+    assert_eq!(taken(&cluster, "b").await, Duration::ZERO, "they are behind already");
+    for watch in &mut crowd {
+        assert_eq!(told(watch).await, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_leave_hold_nobody_and_neither_do_few() {
+    let cluster = crate::store::testing::cluster().await;
+    let crowd = audience(&cluster, AUDIENCE);
+    let next = Revision(cluster.revision().0 + 1);
+    let leaves = async {
+        assert!(cluster.reached(next, Duration::from_secs(1)).await);
+        drop(crowd);
+    };
+    let (first, ()) = tokio::join!(taken(&cluster, "a"), leaves);
+    assert_eq!(first, Duration::ZERO);
+
+    let _few = audience(&cluster, 8);
+    assert_eq!(taken(&cluster, "b").await, Duration::ZERO);
 }
