@@ -94,7 +94,8 @@ pub struct Node {
     /// Its public keys in the mesh, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mesh_keys: Vec<String>,
-    /// Where it may be reached directly, best first, each `ADDRESS:PORT`.
+    /// Where it may be reached directly, best first, each `ADDRESS:PORT`; and `relay:BYTES`, where it takes packets of so many
+    /// bytes over the relay.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mesh_endpoints: Vec<String>,
     /// Where it serves its cluster's Ingresses, if it does.

@@ -40,6 +40,9 @@ pub struct Relay {
     pub incoming: mpsc::Receiver<Relayed>,
 }
 
+/// The largest packet that [`Mesh`] takes over the relay: sealed, its length still fits the relay's two bytes.
+pub const LARGEST_RELAYED: u16 = u16::MAX - tunnel::OVERHEAD as u16;
+
 /// What a mesh runs on.
 pub struct Config {
     pub tun: Tun,

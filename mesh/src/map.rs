@@ -19,6 +19,8 @@ pub struct PeerInfo {
     pub slices: Vec<IpNet>,
     /// Where it may be reached directly.
     pub candidates: Vec<SocketAddr>,
+    /// Bytes of the largest packet that it takes over the relay; 0: no larger one than anybody.
+    pub relayed: u16,
     /// From then on it is as if it weren't there.
     pub expires: SystemTime,
 }
@@ -98,6 +100,7 @@ mod tests {
             keys: vec![PrivateKey::generate().public()],
             slices: slices.iter().map(|slice| slice.parse().unwrap()).collect(),
             candidates: vec![],
+            relayed: 0,
             expires,
         }
     }

@@ -24,20 +24,52 @@ const BURST: f64 = 25.0;
 const REFILL: SignedDuration = SignedDuration::from_mins(5);
 /// How long a sentence lets others precede it.
 const COURTESY: Duration = Duration::from_secs(1);
+/// Where something urgent was just said, more of it is likely to come.
+const CALM: Duration = Duration::from_millis(200);
 
 #[derive(Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Said>,
-    urgent: watch::Sender<usize>,
+    urgent: watch::Sender<Urgent>,
     _writer: std::sync::Arc<AbortOnDropHandle<()>>,
 }
 
+/// What is on its way to the server that events let pass.
+struct Urgent {
+    count: usize,
+    /// When that became more or less.
+    changed: Instant,
+}
+
+impl Urgent {
+    /// Waits until nothing urgent is on its way, nor was a moment ago.
+    async fn passed(urgent: &mut watch::Receiver<Urgent>) {
+        loop {
+            // It ends with the recorder, which ends the writer, too.
+            let Ok(calm) = urgent.wait_for(|urgent| urgent.count == 0).await.map(|none| none.changed + CALM) else {
+                return;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(calm) => return,
+                _ = urgent.changed() => {}
+            }
+        }
+    }
+}
+
 /// While it lives, something is on its way to the server that events let pass.
-pub struct Precedence(watch::Sender<usize>);
+pub struct Precedence(watch::Sender<Urgent>);
+
+impl Precedence {
+    fn new(urgent: &watch::Sender<Urgent>) -> Self {
+        urgent.send_modify(|urgent| *urgent = Urgent { count: urgent.count + 1, changed: Instant::now() });
+        Self(urgent.clone())
+    }
+}
 
 impl Drop for Precedence {
     fn drop(&mut self) {
-        self.0.send_modify(|urgent| *urgent -= 1);
+        self.0.send_modify(|urgent| *urgent = Urgent { count: urgent.count - 1, changed: Instant::now() });
     }
 }
 
@@ -68,16 +100,16 @@ struct About {
 impl Recorder {
     pub fn start(client: kube::Client, node: &str) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let urgent = watch::Sender::new(0);
+        let urgent = watch::Sender::new(Urgent { count: 0, changed: Instant::now() });
         let writer = Writer { client, node: node.to_owned(), written: HashMap::new(), budgets: HashMap::new() };
         let writer = tokio::spawn(writer.run(receiver, urgent.subscribe()));
         Self { queue, urgent, _writer: std::sync::Arc::new(AbortOnDropHandle::new(writer)) }
     }
 
-    /// For what is more urgent than any event: none begins its way to the server, for a second at most, until it is dropped.
+    /// For what is more urgent than any event: none begins its way to the server, for a second at most, until it is dropped
+    /// and a moment has passed.
     pub fn precede(&self) -> Precedence {
-        self.urgent.send_modify(|urgent| *urgent += 1);
-        Precedence(self.urgent.clone())
+        Precedence::new(&self.urgent)
     }
 
     /// About a pod, or with `container` about a part of it. `Warning` events are the bad ones.
@@ -153,9 +185,9 @@ struct Budget {
 }
 
 impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Said>, mut urgent: watch::Receiver<usize>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Said>, mut urgent: watch::Receiver<Urgent>) {
         while let Some(Said { sentence, at, waits_until }) = queue.recv().await {
-            let _ = tokio::time::timeout_at(waits_until, urgent.wait_for(|urgent| *urgent == 0)).await;
+            let _ = tokio::time::timeout_at(waits_until, Urgent::passed(&mut urgent)).await;
             self.forget(at);
             if !self.within_budget(&sentence, at) {
                 continue;

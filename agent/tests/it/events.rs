@@ -23,6 +23,11 @@ async fn events_let_pass_what_is_urgent() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(api.events("node"), []);
     drop(second);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(api.events("node"), [], "more that is urgent may come at once");
+    drop(recorder.precede());
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(api.events("node"), []);
     assert!(said(&api).await < Duration::from_millis(100));
 }
 

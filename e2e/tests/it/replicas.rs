@@ -14,7 +14,7 @@ fn a_replica_that_is_cut_off_stands_still_or_dies_is_replaced_and_tells_nothing_
     installation.kill_server();
     let (one, two) = (Replica::start(&installation, "one"), Replica::start(&installation, "two"));
     let bases = [&one, &two].map(|replica| replica.url(&admin.cluster_url)).to_vec();
-    let client = Client::new(bases, &admin.token, Duration::from_secs(10));
+    let client = Client::new(bases, &admin.token, Duration::from_secs(4));
     let two = RefCell::new(Some(two));
     live_through(
         &client,

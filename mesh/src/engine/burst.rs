@@ -109,7 +109,7 @@ mod tests {
 
     fn peer() -> Arc<Peer> {
         let slices = vec!["10.1.1.0/24".parse().unwrap()];
-        let info = PeerInfo { keys: vec![], slices, candidates: vec![], expires: SystemTime::UNIX_EPOCH };
+        let info = PeerInfo { keys: vec![], slices, candidates: vec![], relayed: 0, expires: SystemTime::UNIX_EPOCH };
         Arc::new(Peer { id: NodeId::new("n-a"), info, live: Arc::default() })
     }
 

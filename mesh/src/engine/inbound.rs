@@ -236,15 +236,20 @@ impl Inbound {
             tracing::debug!(peer = %peer.id, source = %ip.source, destination = %ip.destination, "a packet that the peer may not send");
             return;
         }
-        if let Some(tcp) = Tcp::parse(&ip, packet) {
-            mss::clamp(packet, &tcp, self.core.mtu);
+        let tcp = Tcp::parse(&ip, packet);
+        if let Some(tcp) = &tcp {
+            mss::clamp(packet, tcp, self.core.mtu);
         }
         live.received += length as u64;
         if live.finder.used(now) {
             live.due = now;
             self.core.wake.notify_one();
         }
-        self.batch.push(&self.opened, range, &ip);
+        match tcp.filter(|_| length > usize::from(self.core.mtu)) {
+            // Sealed whole: its sender's kernel left cutting and summing to whoever has to.
+            Some(tcp) => self.batch.push_segments(&self.opened, range, &tcp, self.core.mtu),
+            None => self.batch.push(&self.opened, range, &ip),
+        }
         self.used += length;
     }
 

@@ -66,6 +66,11 @@ impl Outbound {
         live.sent += outgoing.whole().len() as u64;
         let Some(tunnel) = live.tunnel() else { return };
         let bursts = &mut self.bursts;
+        if let (Via::Relay, Some(whole)) = (via, outgoing.segments(peer.info.relayed.into())) {
+            // The relay is a stream: what the kernel hands over whole is sealed once, and handed to the other kernel whole.
+            bursts.add(peer, via, whole.len() + OVERHEAD, |room| tunnel.seal(now, whole, room));
+            return;
+        }
         let cut = outgoing.cut(limit.min(usize::from(self.core.mtu)), &mut self.scratch, |packet| {
             bursts.add(peer, via, packet.len() + OVERHEAD, |room| tunnel.seal(now, packet, room));
         });

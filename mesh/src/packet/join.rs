@@ -47,11 +47,7 @@ impl Batch {
         let payload = ip.total - tcp.headers;
         let plain = tcp.flags & !flag::PSH == flag::ACK;
         let joinable = plain && payload > 0 && ip.pseudo(ip.total - tcp.at).add(&packet[tcp.at..]).finish() == 0;
-        let latest = self.groups[..self.used].iter_mut().rev().take(LOOK_BACK).find(|group| {
-            let first = &buffer[group.parts[0].clone()];
-            group.headers > 0 && group.ip == tcp.at && first[between(tcp.at)] == packet[between(tcp.at)]
-        });
-        if let Some(group) = latest {
+        if let Some(group) = self.latest(buffer, packet, &tcp) {
             if joinable && group.takes(&buffer[group.parts[0].clone()], packet, &tcp, payload) {
                 return group.take(range, &tcp, payload);
             }
@@ -61,6 +57,24 @@ impl Batch {
         let open =
             (joinable && whole).then(|| Open { next: tcp.sequence.wrapping_add(payload as u32), segment: payload });
         self.begin(range, tcp.at, tcp.headers, open);
+    }
+
+    /// Takes one that stands for many already, which will be cut to `mtu` bytes where somebody has to.
+    pub fn push_segments(&mut self, buffer: &[u8], range: Range<usize>, tcp: &Tcp, mtu: u16) {
+        let packet = &buffer[range.clone()];
+        if let Some(group) = self.latest(buffer, packet, tcp) {
+            group.open = None;
+        }
+        self.begin(range, tcp.at, tcp.headers, None);
+        self.groups[self.used - 1].segment = Some(mtu.saturating_sub(tcp.headers as u16).max(1));
+    }
+
+    /// The last packet of the same connection.
+    fn latest(&mut self, buffer: &[u8], packet: &[u8], tcp: &Tcp) -> Option<&mut Group> {
+        self.groups[..self.used].iter_mut().rev().take(LOOK_BACK).find(|group| {
+            let first = &buffer[group.parts[0].clone()];
+            group.headers > 0 && group.ip == tcp.at && first[between(tcp.at)] == packet[between(tcp.at)]
+        })
     }
 
     fn begin(&mut self, range: Range<usize>, ip: usize, headers: usize, open: Option<Open>) {
@@ -157,14 +171,18 @@ mod tests {
 
     /// What is written for these packets.
     fn joined(packets: &[Vec<u8>]) -> Vec<(Virtio, Vec<u8>)> {
+        written(packets, |batch, buffer, range| batch.push(buffer, range.clone(), &Ip::parse(&buffer[range]).unwrap()))
+    }
+
+    fn written(packets: &[Vec<u8>], push: impl Fn(&mut Batch, &[u8], Range<usize>)) -> Vec<(Virtio, Vec<u8>)> {
         let (mut buffer, mut batch) = (Vec::new(), Batch::default());
         let mut ranges = Vec::new();
         for packet in packets {
             ranges.push(buffer.len()..buffer.len() + packet.len());
             buffer.extend_from_slice(packet);
         }
-        for (range, packet) in ranges.into_iter().zip(packets) {
-            batch.push(&buffer, range, &Ip::parse(packet).unwrap());
+        for range in ranges {
+            push(&mut batch, &buffer, range);
         }
         let mut written = Vec::new();
         batch.flush(&mut buffer, |slices| {
@@ -241,6 +259,32 @@ mod tests {
         assert_eq!(told, [(true, Some(1000), 10_060), (false, Some(1000), 10_040)]);
         let ip = Ip::parse(&written[0].1).unwrap();
         assert_eq!((ip.total, ip.header), (10_060, 40));
+    }
+
+    #[test]
+    fn what_was_never_cut_passes_whole_and_in_its_order() {
+        for make in [tcp, tcp6] {
+            let (before, after) = (make(0, flag::ACK, &[1; 1000]), make(31_000, flag::ACK, &[3; 1000]));
+            let mut whole = make(1000, flag::ACK | flag::PSH, &[2; 30_000]);
+            let headers = whole.len() - 30_000;
+            // Its sender's kernel has not summed it.
+            put16(&mut whole, headers - 4, 0);
+            let packets = [before, whole, after];
+            let written = written(&packets, |batch, buffer, range| {
+                let ip = Ip::parse(&buffer[range.clone()]).unwrap();
+                match range.len() > 1420 {
+                    true => batch.push_segments(buffer, range.clone(), &Tcp::parse(&ip, &buffer[range]).unwrap(), 1420),
+                    false => batch.push(buffer, range, &ip),
+                }
+            });
+            assert_eq!(written.iter().map(|w| w.1.len() - headers).collect::<Vec<_>>(), [1000, 30_000, 1000]);
+            let (virtio, mut packet) = written[1].clone();
+            assert_eq!(virtio.segment, Some(1420 - headers as u16));
+            let mut pieces = Vec::new();
+            Outgoing::new(virtio, &mut packet).unwrap().cut(1500, &mut Vec::new(), |p| pieces.push(p.len())).unwrap();
+            assert_eq!(pieces.iter().map(|piece| piece - headers).sum::<usize>(), 30_000);
+            assert!(pieces.iter().all(|piece| *piece <= 1420));
+        }
     }
 
     #[test]

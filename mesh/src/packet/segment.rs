@@ -46,6 +46,12 @@ impl<'a> Outgoing<'a> {
         self.packet
     }
 
+    /// Segments of TCP that were not cut yet, together at most `most` bytes. Of their checksum only the pseudo header's part
+    /// is there.
+    pub fn segments(&self, most: usize) -> Option<&[u8]> {
+        (self.segment.is_some() && self.packet.len() <= most).then_some(&*self.packet)
+    }
+
     pub fn tcp(&self) -> Option<&Tcp> {
         self.tcp.as_ref()
     }

@@ -207,7 +207,8 @@ impl Node<'_> {
     fn announce(&self) {
         let listed = |all: Vec<String>| all.join(",");
         let keys = self.keys.public(SystemTime::now()).iter().map(ToString::to_string).collect();
-        let endpoints = self.endpoints.iter().map(ToString::to_string).collect();
+        let direct = self.endpoints.iter().map(ToString::to_string);
+        let endpoints = direct.chain([peers::over_relay()]).collect();
         let annotations = BTreeMap::from([
             (MESH_KEYS_ANNOTATION.to_owned(), listed(keys)),
             (MESH_ENDPOINTS_ANNOTATION.to_owned(), listed(endpoints)),

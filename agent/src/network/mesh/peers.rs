@@ -3,7 +3,7 @@
 use crate::network::{Slices, map::Map};
 use longshore_api::ids::NodeId;
 use longshore_api::network::Node;
-use longshore_mesh::PeerInfo;
+use longshore_mesh::{LARGEST_RELAYED, PeerInfo};
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -18,6 +18,17 @@ pub fn of(map: &Map, own: &str, expires: SystemTime) -> BTreeMap<NodeId, PeerInf
     others.filter_map(|node| Some((NodeId::new(&node.id), peer(node, expires)?))).collect()
 }
 
+/// What a node says among its endpoints of the relay. Agents from before take it for no endpoint, and drop it when they start.
+pub fn over_relay() -> String {
+    format!("{RELAY}{LARGEST_RELAYED}")
+}
+
+const RELAY: &str = "relay:";
+
+fn relayed(endpoint: &str) -> Option<u16> {
+    endpoint.strip_prefix(RELAY)?.parse().ok().map(|bytes: u16| bytes.min(LARGEST_RELAYED))
+}
+
 /// None for one that has no key or no slice yet.
 fn peer(node: &Node, expires: SystemTime) -> Option<PeerInfo> {
     let info = PeerInfo {
@@ -25,6 +36,7 @@ fn peer(node: &Node, expires: SystemTime) -> Option<PeerInfo> {
         keys: node.mesh_keys.iter().filter_map(|key| key.parse().ok()).collect(),
         slices: Slices::of_node(node)?.all(),
         candidates: node.mesh_endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect(),
+        relayed: node.mesh_endpoints.iter().find_map(|endpoint| relayed(endpoint)).unwrap_or_default(),
         expires,
     };
     (!info.keys.is_empty() && !node.id.is_empty()).then_some(info)
@@ -45,7 +57,7 @@ mod tests {
                 id: format!("id-{name}"),
                 pod_range: pod_range.into(),
                 mesh_keys: keys.iter().map(|key| key.to_string()).collect(),
-                mesh_endpoints: vec!["192.0.2.1:5".into(), "nonsense".into()],
+                mesh_endpoints: vec!["192.0.2.1:5".into(), "nonsense".into(), over_relay()],
                 ..Node::default()
             })
         };
@@ -57,6 +69,6 @@ mod tests {
         let peers = of(&map, "own", SystemTime::UNIX_EPOCH);
         assert_eq!(peers.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["id-good"]);
         let good = &peers[&NodeId::new("id-good")];
-        assert_eq!((good.keys.len(), good.candidates.len()), (1, 1));
+        assert_eq!((good.keys.len(), good.candidates.len(), good.relayed), (1, 1, LARGEST_RELAYED));
     }
 }
