@@ -24,7 +24,7 @@ mod v6;
 
 pub use addresses::{Addresses, Slices, slice};
 pub use links::MESH;
-pub use namespace::{connect_localhost, connect_own, of_pod};
+pub use namespace::{connect_localhost, connect_own, datagrams_to_own, of_pod};
 
 use crate::pods::desired;
 use crate::pods::network::{HostPort, Identity, Network, NetworkError};

@@ -13,6 +13,7 @@ mod serve;
 mod target;
 pub mod tcp;
 mod tunnel;
+pub mod udp;
 mod upstream;
 
 use crate::challenge::Challenges;

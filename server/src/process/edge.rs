@@ -30,7 +30,7 @@ pub struct EdgeArgs {
     /// Address or name under which the world finds the edge, as Ingresses tell it (repeatable; default: the advertised host)
     #[arg(long = "edge-address", value_name = "ADDRESS", env = "LONGSHORE_EDGE_ADDRESS", value_delimiter = ',')]
     edge_addresses: Vec<String>,
-    /// TCP ports at which Services of type LoadBalancer are served
+    /// Ports, of TCP and UDP, at which Services of type LoadBalancer are served
     #[arg(long, value_name = "FIRST-LAST", env = "LONGSHORE_EDGE_PORTS", value_parser = port_range)]
     edge_ports: Option<RangeInclusive<u16>>,
     /// Any cluster may serve any host, whoever asks first; without it hosts outside of the domain are proven by DNS
