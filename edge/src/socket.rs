@@ -4,14 +4,25 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, recvmsg,
-    sendmsg, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, bind,
+    listen, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// A TCP port, of IPv4 and IPv6 where the address is neither's in particular and the host has both. Clients of IPv4 have
+/// addresses of IPv6 there ([`IpAddr::to_canonical`]). It doesn't block, as tokio wants it.
+pub fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = bound(address, SockType::Stream)?;
+    listen(&socket, Backlog::new(BACKLOG)?)?;
+    Ok(socket.into())
+}
 
 /// A client as the socket knows it, and the address it spoke to, which the answer must come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +42,7 @@ impl Speaker {
 pub struct Datagrams(UdpSocket);
 
 impl Datagrams {
-    /// Nobody else's port, of IPv4 and IPv6 where the address is neither's in particular and the host has both.
+    /// Of both families as [`listener`]'s.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = std::net::UdpSocket::from(bound(address, SockType::Datagram)?);
         Ok(Self(UdpSocket::from_std(socket)?))
@@ -84,13 +95,17 @@ fn send(socket: &UdpSocket, datagram: &[u8], Speaker { address, to }: Speaker) -
     }
 }
 
-/// An address that is nobody's in particular is of both families; where the host has no IPv6, of IPv4 alone.
 fn bound(address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
+    of_both(address, |address| bound_at(address, kind))
+}
+
+/// An address that is nobody's in particular is of both families; where the host has no IPv6, of IPv4 alone.
+fn of_both<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> nix::Result<T>) -> nix::Result<T> {
     if !address.ip().is_unspecified() {
-        return bound_at(address, kind);
+        return bind(address);
     }
-    match bound_at((Ipv6Addr::UNSPECIFIED, address.port()).into(), kind) {
-        Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) if address.is_ipv4() => bound_at(address, kind),
+    match bind((Ipv6Addr::UNSPECIFIED, address.port()).into()) {
+        Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) if address.is_ipv4() => bind(address),
         bound => bound,
     }
 }
@@ -101,11 +116,11 @@ fn bound_at(address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
     }
-    if kind == SockType::Datagram {
-        match address.is_ipv4() {
-            true => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
-            false => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
-        }
+    match (kind, address.is_ipv4()) {
+        (SockType::Datagram, true) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+        (SockType::Datagram, false) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        // So that connections of before, which still end, don't hold the port.
+        _ => setsockopt(&socket, sockopt::ReuseAddr, &true)?,
     }
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(socket)
@@ -114,6 +129,21 @@ fn bound_at(address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_without_ipv6_serves_ipv4() {
+        let at = |address: &str, without: bool| {
+            let bound = of_both(address.parse().unwrap(), |address| match without && address.is_ipv6() {
+                true => Err(Errno::EAFNOSUPPORT),
+                false => Ok(address.to_string()),
+            });
+            bound.map_err(|error| error.to_string())
+        };
+        assert_eq!(at("0.0.0.0:80", false), Ok("[::]:80".into()));
+        assert_eq!(at("0.0.0.0:80", true), Ok("0.0.0.0:80".into()));
+        assert!(at("[::]:80", true).is_err());
+        assert_eq!(at("192.0.2.1:80", false), Ok("192.0.2.1:80".into()));
+    }
 
     #[tokio::test]
     async fn an_answer_comes_from_the_address_that_was_asked() {

@@ -16,7 +16,6 @@ use dialer::Inside;
 use longshore_api::edge::{EDGE_PATH, Ports};
 use longshore_api::ids::ClusterId;
 use serving::Serving;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -79,8 +78,7 @@ async fn serve(
         if port == 0 {
             return std::future::pending().await;
         }
-        let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-        let listener = opening::open(port, || network.listen_on_host(address), tell).await;
+        let listener = opening::open(port, || network.listen_on_host(port), tell).await;
         serving.listen(listener, tls, stopped.clone()).await;
     };
     let told = serving.clone();

@@ -52,6 +52,10 @@ fn a_marked_node_serves_what_runs_on_another() {
         all.contains(&told).then_some(()).ok_or_else(|| ingress["status"].to_string())
     });
 
+    // At IPv6 as well.
+    let six = Edge { ip: "[::1]".into(), ..edge.clone() };
+    assert!(six.answers(200).contains("v1"));
+
     // Addresses that somebody wrote down by hand lead nowhere: this host's own, the server's.
     kubectl.apply(&evil(machine.host()));
     let url = format!("http://{HOST}:{}/evil", edge.http);

@@ -14,7 +14,7 @@ use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -95,7 +95,7 @@ pub(super) async fn arrival(
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
+            Ok((stream, address)) => (stream, SocketAddr::new(address.ip().to_canonical(), address.port())),
             Err(error) => {
                 // Out of file descriptors, most likely: waiting is all that helps.
                 warn!(%error, "the edge can't accept a connection");
@@ -103,7 +103,7 @@ pub(super) async fn arrival(
                 continue;
             }
         };
-        let counted = shared.addresses.take(address.ip(), shared.settings.connections_per_address);
+        let counted = shared.addresses.take(counted_as(address.ip()), shared.settings.connections_per_address);
         let Some(counted) = counted.filter(|_| may_come(address.ip())) else {
             count(&shared.metrics.refused);
             continue;
@@ -111,6 +111,14 @@ pub(super) async fn arrival(
         count(&shared.metrics.connections);
         let _ = stream.set_nodelay(true);
         return Some(Arrived { stream, address, held: Held { shared: shared.clone(), _places: (place, counted) } });
+    }
+}
+
+/// Who has at least one address of IPv6 has 2⁶⁴ of them.
+fn counted_as(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
     }
 }
 
@@ -268,5 +276,17 @@ where
         }
         ending = true;
         connection.as_mut().graceful_shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_ipv6_are_counted_by_their_network() {
+        let counted = |ip: &str| counted_as(ip.parse().unwrap()).to_string();
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(counted("192.0.2.1"), "192.0.2.1");
     }
 }

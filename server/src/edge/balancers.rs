@@ -13,7 +13,7 @@ use longshore_api::network::{Name, Protocol};
 use longshore_edge::Forward;
 use longshore_edge::model::{Backend, Port};
 use longshore_edge::services::Behind;
-use longshore_edge::socket::Datagrams;
+use longshore_edge::socket::{Datagrams, listener};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -231,7 +231,7 @@ impl Balancers {
             let key = (name.clone(), *port);
             let opened = match (had.contains(&port.number), self.open.contains_key(&key)) {
                 (true, true) => Ok(()),
-                (true, false) => self.listen(key).await,
+                (true, false) => self.listen(key),
                 (false, _) => Err(format!("port {port} is served for another cluster")),
             };
             if let Err(why) = opened {
@@ -246,7 +246,7 @@ impl Balancers {
         self.backends.behind(&Backend { service: name.clone(), port: Port::Number(number) }, protocol)
     }
 
-    async fn listen(&mut self, (name, port): (Name, EdgePort)) -> Result<(), String> {
+    fn listen(&mut self, (name, port): (Name, EdgePort)) -> Result<(), String> {
         let address = SocketAddr::new(self.rules.ip, port.number);
         let taken = |error| format!("port {port}: {error}");
         let sources = self.services.get(&name).map(|service| service.sources.clone()).unwrap_or_default();
@@ -261,7 +261,7 @@ impl Balancers {
             let unsupported = Box::new(move |why| drop(tell.try_send((about.clone(), format!("port {port}: {why}")))));
             tokio::spawn(async move { serving.serve_datagrams(socket, unsupported, stopped).await })
         } else {
-            let listener = TcpListener::bind(address).await.map_err(taken)?;
+            let listener = listener(address).and_then(TcpListener::from_std).map_err(taken)?;
             tokio::spawn(async move { serving.serve(listener, stopped).await })
         };
         self.open.insert((name, port), Open { forward, sources, stop, serving });

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use longshore_edge::acme::webhook::Webhook;
 use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::host::Host;
+use longshore_edge::socket::listener;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -18,10 +19,10 @@ use tokio::net::TcpListener;
 /// Where the world reaches apps.
 #[derive(Args, Clone, Debug, Default)]
 pub struct EdgeArgs {
-    /// Where Ingresses are served by plain HTTP
+    /// Where Ingresses are served by plain HTTP; 0.0.0.0 stands for IPv6's addresses, too
     #[arg(long, value_name = "ADDR:PORT", env = "LONGSHORE_EDGE_HTTP")]
     edge_http: Option<SocketAddr>,
-    /// Where Ingresses are served over TLS
+    /// Where Ingresses are served over TLS; 0.0.0.0 as above
     #[arg(long, value_name = "ADDR:PORT", env = "LONGSHORE_EDGE_HTTPS")]
     edge_https: Option<SocketAddr>,
     /// Domain below which every app can have a name; *.DOMAIN must lead to the edge
@@ -114,7 +115,7 @@ impl EdgeArgs {
         };
         let addresses = if self.edge_addresses.is_empty() { vec![advertised.to_owned()] } else { self.edge_addresses };
         let roots = self.edge_acme_roots;
-        let (http, https) = (bind(self.edge_http).await?, bind(self.edge_https).await?);
+        let (http, https) = (bind(self.edge_http)?, bind(self.edge_https)?);
         let own = [&http, &https].map(|bound| bound.as_ref().and_then(|bound| bound.local_addr().ok()));
         let own: Vec<SocketAddr> = own.into_iter().flatten().collect();
         let reserved = own.iter().map(SocketAddr::port).chain([listen.port()]).collect();
@@ -140,8 +141,28 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
         .ok_or_else(|| format!("{text:?} is no range such as 20000-20999"))
 }
 
-async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {
+fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {
     let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
-    Ok(Some(bound))
+    let bound = listener(address).and_then(TcpListener::from_std);
+    bound.map(Some).map_err(|source| ServeError::Listen { address, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpStream;
+
+    #[tokio::test]
+    async fn everywhere_is_ipv6_too() {
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let arguments = EdgeArgs { edge_http: Some(everywhere), edge_ports: Some(1..=2), ..EdgeArgs::default() };
+        let settings = arguments.prepare(everywhere, "localhost", true).await.unwrap().unwrap();
+        assert!(settings.ports.unwrap().ip.is_unspecified());
+        let listener = settings.http.unwrap();
+        let bound = listener.local_addr().unwrap();
+        TcpStream::connect(("127.0.0.1", bound.port())).await.unwrap();
+        if bound.is_ipv6() {
+            TcpStream::connect(("::1", bound.port())).await.unwrap();
+        }
+    }
 }
