@@ -6,11 +6,12 @@ use crate::edge;
 use crate::edge::hosts::Rules;
 use crate::edge::ports::PortRules;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use longshore_edge::acme::webhook::Webhook;
 use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::host::Host;
 use longshore_edge::socket::listener;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,10 @@ pub struct EdgeArgs {
     /// Ports, of TCP and UDP, at which Services of type LoadBalancer are served
     #[arg(long, value_name = "FIRST-LAST", env = "LONGSHORE_EDGE_PORTS", value_parser = port_range)]
     edge_ports: Option<RangeInclusive<u16>>,
+    /// Proxies before the edge (load balancers) that say by the PROXY protocol, version 2, who the client is; connections from
+    /// there must begin with it, at all TCP ports of the edge
+    #[arg(long, value_name = "CIDR,…", env = "LONGSHORE_EDGE_PROXY_PROTOCOL_FROM", value_delimiter = ',', value_parser = network)]
+    edge_proxy_protocol_from: Vec<IpNet>,
     /// Any cluster may serve any host, whoever asks first; without it hosts outside of the domain are proven by DNS
     /// (default for `dev`)
     #[arg(long, env = "LONGSHORE_EDGE_OPEN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -126,6 +131,7 @@ impl EdgeArgs {
             rules,
             addresses,
             ports,
+            proxies: self.edge_proxy_protocol_from,
             authority: self.edge_acme.map(|directory| Authority { directory, roots }),
             contact: self.edge_acme_email.map(|email| format!("mailto:{email}")),
             proof,
@@ -141,6 +147,12 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
         .ok_or_else(|| format!("{text:?} is no range such as 20000-20999"))
 }
 
+/// An address is a network of one.
+fn network(text: &str) -> Result<IpNet, String> {
+    let one = || text.trim().parse::<IpAddr>().map(IpNet::from);
+    text.trim().parse().or_else(|_| one()).map_err(|_| format!("{text:?} is no network such as 10.0.0.0/8"))
+}
+
 fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {
     let Some(address) = address else { return Ok(None) };
     let bound = listener(address).and_then(TcpListener::from_std);
@@ -151,6 +163,14 @@ fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> 
 mod tests {
     use super::*;
     use tokio::net::TcpStream;
+
+    #[test]
+    fn a_network_may_be_one_address() {
+        let read = |text: &str| network(text).map(|network| network.to_string());
+        assert_eq!(read("10.0.0.0/8"), Ok("10.0.0.0/8".into()));
+        assert_eq!((read("192.0.2.1"), read(" fd00::1")), (Ok("192.0.2.1/32".into()), Ok("fd00::1/128".into())));
+        assert!(read("everybody").is_err());
+    }
 
     #[tokio::test]
     async fn everywhere_is_ipv6_too() {

@@ -38,6 +38,7 @@ async fn with_authority(authority: Option<Authority>) -> Installation {
         rules,
         addresses,
         ports,
+        proxies: Vec::new(),
         authority,
         contact: None,
         proof: Proof::default(),
