@@ -11,12 +11,14 @@
 
 pub mod acme;
 pub mod challenge;
+pub mod datagrams;
 pub mod host;
 pub mod ingress;
 pub mod model;
 mod path;
 mod proxy;
 pub mod services;
+pub mod socket;
 mod table;
 pub mod tls;
 
@@ -24,5 +26,6 @@ pub use path::PathMatch;
 pub use proxy::dial::{Dialer, Dialing, Endpoint, Stream};
 pub use proxy::metrics::{Family, Kind, Sample};
 pub use proxy::tcp::Forward;
+pub use proxy::udp::Unsupported;
 pub use proxy::{Edge, Settings};
 pub use table::Claims;

@@ -34,16 +34,21 @@ fn spoken(app_protocol: &str) -> Option<model::Protocol> {
     }
 }
 
-/// `slices` are those of the Service. None where it has no such TCP port.
-pub fn behind<'a>(service: &Service, slices: impl IntoIterator<Item = &'a Endpoints>, port: &Port) -> Option<Behind> {
-    let mut ports = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
+/// `slices` are those of the Service. None where it has no such port.
+pub fn behind<'a>(
+    service: &Service,
+    slices: impl IntoIterator<Item = &'a Endpoints>,
+    port: &Port,
+    protocol: Protocol,
+) -> Option<Behind> {
+    let mut ports = service.ports.iter().filter(|p| p.protocol == protocol);
     let port = ports.find(|p| match port {
         Port::Number(number) => p.port == *number,
         Port::Name(name) => p.name == *name,
     })?;
     let (mut ready, mut ending) = (BTreeSet::new(), BTreeSet::new());
     for slice in slices {
-        let Some(target) = slice.ports.iter().find(|p| p.name == port.name && p.protocol == Protocol::Tcp) else {
+        let Some(target) = slice.ports.iter().find(|p| p.name == port.name && p.protocol == protocol) else {
             continue;
         };
         for endpoint in &slice.endpoints {
@@ -82,7 +87,7 @@ mod tests {
         let ready = json!({"address": "10.0.0.1", "ready": true, "serving": true, "node": "n1"});
         let starting = json!({"address": "10.0.0.3", "node": "n3"});
         let found = |slices: &[Endpoints], port: Port| {
-            let behind = behind(&service, slices, &port)?;
+            let behind = behind(&service, slices, &port, Protocol::Tcp)?;
             Some(behind.targets.into_iter().map(|t| format!("{} {}", t.address, t.node)).collect::<Vec<_>>())
         };
         let both = [slice(json!([ending, starting])), slice(json!([ready]))];
@@ -104,7 +109,7 @@ mod tests {
                 json!({"namespace": "a", "name": "web", "ports": [port], "affinitySeconds": affinity}),
             )
             .unwrap();
-            let found = behind(&service, &[], &Port::Number(80)).unwrap();
+            let found = behind(&service, &[], &Port::Number(80), Protocol::Tcp).unwrap();
             (found.protocol, found.sticky)
         };
         assert_eq!(of("", None), (None, false));

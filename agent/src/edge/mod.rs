@@ -6,25 +6,22 @@
 //! addresses of pods, whatever an endpoint says.
 
 mod dialer;
+mod opening;
 mod serving;
 
 use crate::connection::{Link, lines};
 use crate::network::{PodNetwork, map};
+use crate::node::events::Recorder;
 use dialer::Inside;
 use longshore_api::edge::{EDGE_PATH, Ports};
 use longshore_api::ids::ClusterId;
 use serving::Serving;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
-/// Before a port that is somebody else's is asked for again.
-const AGAIN: Duration = Duration::from_secs(5);
-
-/// Serves whenever the map says that this node does. Never returns.
-pub async fn keep(network: Arc<PodNetwork>, link: Link, cluster: ClusterId, kept: PathBuf) {
+/// Serves whenever the map says that this node does, and tells its Node of ports that it can't have. Never returns.
+pub async fn keep(network: Arc<PodNetwork>, link: Link, events: Recorder, cluster: ClusterId, kept: PathBuf) {
     let mut changes = network.map().changes();
     loop {
         changes.mark_unchanged();
@@ -47,7 +44,7 @@ pub async fn keep(network: Arc<PodNetwork>, link: Link, cluster: ClusterId, kept
             }
         };
         tokio::select! {
-            () = serve(network.clone(), link.clone(), cluster.clone(), kept.clone(), ports) => {}
+            () = serve(network.clone(), link.clone(), &events, cluster.clone(), kept.clone(), ports) => {}
             () = unmarked => tracing::info!("this node is no edge any more, or at other ports"),
         }
     }
@@ -58,30 +55,33 @@ fn marked(network: &PodNetwork) -> Option<Ports> {
 }
 
 /// Never returns.
-async fn serve(network: Arc<PodNetwork>, link: Link, cluster: ClusterId, kept: PathBuf, ports: Ports) {
+async fn serve(
+    network: Arc<PodNetwork>,
+    link: Link,
+    events: &Recorder,
+    cluster: ClusterId,
+    kept: PathBuf,
+    ports: Ports,
+) {
     let serving =
         Arc::new(Serving::start(cluster, network.map().clone(), Inside(network.clone()), link.clone(), kept, ports));
     // Its sender goes with this future, and what serves ends with it.
     let (_stop, stopped) = watch::channel(false);
+    let tell = |warning: bool, reason: &str, message: String| {
+        let heard = link.is_up();
+        if heard {
+            events.node(network.node(), warning, reason, message);
+        }
+        heard
+    };
     let listening = async |port: u16, tls: bool| {
         if port == 0 {
             return std::future::pending().await;
         }
-        let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-        let mut said = false;
-        loop {
-            match network.listen_on_host(address) {
-                Ok(listener) => serving.listen(listener, tls, stopped.clone()).await,
-                Err(error) if !said => {
-                    tracing::warn!(%error, port, "port {port} of this host can't be served; trying again")
-                }
-                Err(_) => {}
-            }
-            said = true;
-            tokio::time::sleep(AGAIN).await;
-        }
+        let listener = opening::open(port, || network.listen_on_host(port), tell).await;
+        serving.listen(listener, tls, stopped.clone()).await;
     };
     let told = serving.clone();
-    let following = lines::follow(link, EDGE_PATH, move |lines| told.take(lines));
+    let following = lines::follow(link.clone(), EDGE_PATH, move |lines| told.take(lines));
     tokio::join!(listening(ports.http, false), listening(ports.https, true), following, serving.follow_endpoints());
 }

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use longshore_api::edge::{self as told, CHALLENGE_PATH, Ports};
 use longshore_api::ids::ClusterId;
+use longshore_api::network::Protocol;
 use longshore_edge::challenge::{Answering, Challenges};
 use longshore_edge::host::Host;
 use longshore_edge::ingress::compile;
@@ -123,7 +124,7 @@ impl Serving {
 
 fn behind(map: &Map, backend: &Backend) -> Behind {
     let Some(service) = map.services.get(&backend.service) else { return Behind::default() };
-    services::behind(service, map.slices(&backend.service), &backend.port).unwrap_or_default()
+    services::behind(service, map.slices(&backend.service), &backend.port, Protocol::Tcp).unwrap_or_default()
 }
 
 fn read<T: DeserializeOwned>(objects: Vec<Value>) -> Vec<T> {

@@ -60,7 +60,9 @@ impl Kubelet {
                 let way = if way == "proxy" { ports::Way::Address } else { ports::Way::Localhost };
                 ports::serve(&self.context, way, namespace, pod, &query, &mut request).await
             }
-            ["endpoint", endpoint] => ports::endpoint(&self.context, endpoint, &mut request).await,
+            [way @ ("endpoint" | "datagrams"), endpoint] => {
+                ports::endpoint(&self.context, way == "datagrams", endpoint, &mut request).await
+            }
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         })
     }

@@ -1,10 +1,10 @@
 //! `/portForward/{namespace}/{pod}?port=…` and `/proxy/…`: the raw bytes of one connection to a port of a pod; on the pod's own
 //! localhost, or at its address (`tls=true`: inside TLS that ends here). `/endpoint/{address}:{port}`: the same, of the pod
-//! that has this address.
+//! that has this address; `/datagrams/{address}:{port}`: many clients' datagrams to it ([`longshore_edge::datagrams`]).
 //!
 //! All are made inside the pod's own network namespace and lead to nothing outside of it, whatever a status says about
 //! addresses. The connection is made before the answer: a port that nobody listens on is a refusal in words, not a stream
-//! that ends.
+//! that ends. (Of datagrams nobody can tell.)
 
 use super::{Body, Query, full, text};
 use crate::network;
@@ -28,6 +28,8 @@ use tokio::net::TcpStream;
 
 /// What a connection inside one machine may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Of datagrams on their way, in bytes.
+const PIPE: usize = 64 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -68,7 +70,12 @@ pub async fn serve<B>(
 }
 
 /// A port of the pod that has an address.
-pub async fn endpoint<B>(context: &Arc<Context>, endpoint: &str, request: &mut Request<B>) -> Response<Body> {
+pub async fn endpoint<B>(
+    context: &Arc<Context>,
+    datagrams: bool,
+    endpoint: &str,
+    request: &mut Request<B>,
+) -> Response<Body> {
     let Ok(endpoint) = endpoint.parse::<SocketAddr>() else {
         return text(StatusCode::BAD_REQUEST, "an address with a port is required");
     };
@@ -77,9 +84,24 @@ pub async fn endpoint<B>(context: &Arc<Context>, endpoint: &str, request: &mut R
         let known = context.pods.by_address(endpoint.ip());
         let known = known.ok_or_else(|| failed(format!("no pod of this node has the address {}", endpoint.ip())))?;
         let inside = namespace(context, &known).await?;
-        address(&inside, Some(endpoint.ip()), endpoint.port(), false).await
+        match datagrams {
+            true => Ok(self::datagrams(inside, endpoint)),
+            false => address(&inside, Some(endpoint.ip()), endpoint.port(), false).await,
+        }
     };
     carry(connecting, endpoint.to_string(), request).await
+}
+
+/// A stream of datagrams to an address of the pod's own.
+fn datagrams(pod: Netns, endpoint: SocketAddr) -> Box<dyn Io> {
+    let (near, far) = tokio::io::duplex(PIPE);
+    tokio::spawn(async move {
+        let ended = longshore_edge::datagrams::answer(far, || network::datagrams_to_own(&pod, endpoint)).await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "datagrams to {endpoint} ended");
+        }
+    });
+    Box::new(near)
 }
 
 /// Connects, and answers with the upgrade to its bytes.

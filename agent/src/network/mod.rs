@@ -24,7 +24,7 @@ mod v6;
 
 pub use addresses::{Addresses, Slices, slice};
 pub use links::MESH;
-pub use namespace::{connect_localhost, connect_own, of_pod};
+pub use namespace::{connect_localhost, connect_own, datagrams_to_own, of_pod};
 
 use crate::pods::desired;
 use crate::pods::network::{HostPort, Identity, Network, NetworkError};
@@ -287,9 +287,10 @@ impl PodNetwork {
         &self.node
     }
 
-    /// A port of the host's.
-    pub fn listen_on_host(&self, address: SocketAddrV4) -> io::Result<TcpListener> {
-        namespace::listen(&self.host, address)
+    /// A port of the host's, at all its addresses.
+    pub fn listen_on_host(&self, port: u16) -> io::Result<TcpListener> {
+        let listener = self.host.run(|| longshore_edge::socket::listener((Ipv4Addr::UNSPECIFIED, port).into()));
+        TcpListener::from_std(listener.map_err(io::Error::other)??)
     }
 
     /// Connects to a pod of any node of the cluster, from this node's own address in the cluster's network. An address that

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 /// After a failure to listen or accept that no change will announce the end of.
@@ -84,6 +84,14 @@ pub async fn connect_localhost(netns: &Netns, port: u16) -> io::Result<TcpStream
 /// that nothing leaves the namespace whatever it is told.
 pub async fn connect_own(netns: &Netns, address: SocketAddr) -> io::Result<TcpStream> {
     connect_from(netns, address.ip(), address).await
+}
+
+/// A UDP socket that speaks with an address of the namespace itself alone, from that very address, as [`connect_own`] does.
+pub fn datagrams_to_own(netns: &Netns, address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = netns.run(|| std::net::UdpSocket::bind((address.ip(), 0))).map_err(io::Error::other)??;
+    socket.connect(address)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
 }
 
 /// Connects from an address of the namespace.

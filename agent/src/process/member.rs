@@ -114,9 +114,10 @@ impl Member {
             let mesh = supervised("the mesh", move || mesh::keep(meshed.clone(), over.clone(), exchange.clone()));
             tasks.push(tokio::spawn(mesh));
             let (edge_of, over, of) = (network.clone(), link.clone(), joined.cluster.clone());
-            let kept = dir.join("edge.json");
-            let edge =
-                supervised("the edge", move || edge::keep(edge_of.clone(), over.clone(), of.clone(), kept.clone()));
+            let (kept, events) = (dir.join("edge.json"), agent.context.events.clone());
+            let edge = supervised("the edge", move || {
+                edge::keep(edge_of.clone(), over.clone(), events.clone(), of.clone(), kept.clone())
+            });
             tasks.push(tokio::spawn(edge));
             let (network, link) = (network.clone(), link.clone());
             let kubernetes = supervised("the way to the API server for pods", move || {

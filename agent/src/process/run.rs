@@ -9,6 +9,7 @@ use crate::connection::identity::Identity;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use longshore_api::names;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,6 +63,7 @@ impl Run {
     /// Runs until SIGTERM or SIGINT.
     pub async fn execute(self) -> Result<(), ProcessError> {
         Endpoint::from_environment(&self.server)?;
+        allow_files();
         let labels = labels(&self.labels)?;
         let folder = Folder::open(&self.data_dir)?;
         let settings = Settings { runtime: self.runtime, docker_host: self.docker_host.clone() };
@@ -129,6 +131,16 @@ impl Run {
 fn host_name() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();
     name.to_string_lossy().trim().to_lowercase()
+}
+
+/// As many open files as this process may ask for: a flow of datagrams is one, and most systems give a thousand to whoever
+/// doesn't ask.
+fn allow_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, "this process may open {soft} files only");
+    }
 }
 
 fn labels(given: &[String]) -> Result<BTreeMap<String, String>, ProcessError> {

@@ -2,6 +2,7 @@
 
 use longshore_e2e::installation::free_port;
 use longshore_e2e::{Browser, Docker, Installation, Kubectl, Machine, Pebble, eventually, sample};
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,6 +100,15 @@ impl Edge {
     }
 }
 
+/// Sends back what comes, and to which port it does.
+const ECHO: &str = "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('0.0.0.0', 5353))
+while True:
+    d, a = s.recvfrom(65535)
+    s.sendto(d + b' ' + str(a[1]).encode(), a)
+";
+
 fn warned(kubectl: &Kubectl, reason: &str) -> String {
     eventually(&format!("there is an event {reason}"), PATIENCE, || {
         let events = kubectl.json(&["get", "events", "--field-selector", &format!("reason={reason}")]);
@@ -152,6 +162,34 @@ fn an_app_behind_nat_is_reached_by_its_domain() {
     });
     let row = kubectl.run(&["get", "service", "tcp", "--no-headers"]);
     assert!(row.contains("LoadBalancer") && row.contains(laptop.host()), "{row}");
+
+    // At the same port by UDP, which is a Service's too.
+    let pod = kubectl.pods("app=hello").remove(0)["metadata"]["name"].as_str().expect("a name").to_string();
+    let mut echo = Command::new("nsenter");
+    echo.arg(format!("--net={}", docker.netns_of(&pod).display())).args(["python3", "-c", ECHO]);
+    let mut echo = echo.spawn().expect("python is installed");
+    kubectl.run(&["label", "pod", &pod, "udp=echo"]);
+    let ports = format!("[{{protocol: UDP, port: {tcp}, targetPort: 5353}}]");
+    kubectl.apply(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: udp}},
+          spec: {{type: LoadBalancer, selector: {{udp: echo}}, ports: {ports}}}}}"
+    ));
+    let client = UdpSocket::bind((laptop.host(), 0)).expect("a socket");
+    client.set_read_timeout(Some(Duration::from_secs(1))).expect("a length");
+    client.connect((laptop.host(), tcp)).expect("an address");
+    let ask = |question: &str| {
+        let mut answer = [0; 64];
+        client.send(question.as_bytes()).map_err(|error| error.to_string())?;
+        let length = client.recv(&mut answer).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    let first = eventually("a datagram is answered", PATIENCE, || ask("one"));
+    let (_, from) = first.split_once(' ').expect("to whom");
+    assert_eq!(ask("two"), Ok(format!("two {from}")), "it is one flow");
+    let told = kubectl.json(&["get", "service", "udp"])["status"]["loadBalancer"]["ingress"][0]["ports"].clone();
+    assert_eq!(told, serde_json::json!([{"port": tcp, "protocol": "UDP"}]));
+    assert!(matches!(edge.get(&direct), Ok((200, _))), "TCP goes on");
+    echo.kill().and_then(|()| echo.wait()).expect("it is ours");
 
     // Addresses that somebody wrote down by hand lead nowhere, though something listens there.
     let mut victim = laptop.shell(&format!("exec python3 -m http.server --bind {} 9090", laptop.address()));

@@ -5,6 +5,7 @@ use crate::mesh::until_direct;
 use longshore_e2e::installation::free_port;
 use longshore_e2e::{Docker, Installation, Machine, eventually, sample};
 use serde_json::{Value, json};
+use std::net::TcpListener;
 
 #[test]
 fn a_marked_node_serves_what_runs_on_another() {
@@ -28,7 +29,19 @@ fn a_marked_node_serves_what_runs_on_another() {
     let ports = ports.map(|(name, port)| format!("longshore.dev/edge-{name}-port={port}"));
     kubectl.run(&["annotate", "node", "office", &ports[0], &ports[1], "longshore.dev/edge-address=office.example"]);
     edge.get(&edge.secure()).expect_err("nobody is there yet");
+    // A port that is somebody else's is told, and had once it is free.
+    let other = TcpListener::bind(("0.0.0.0", edge.https)).expect("the port is free");
     kubectl.run(&["label", "node", "office", "longshore.dev/edge=true"]);
+    let said = |reason: &str| {
+        let of = format!("involvedObject.kind=Node,involvedObject.name=office,reason={reason}");
+        let events = kubectl.json(&["get", "events", "--field-selector", &of])["items"].clone();
+        let said = events.as_array().map(|all| all.iter().map(|e| (e["type"].clone(), e["count"].clone())).collect());
+        said.filter(|all: &Vec<_>| !all.is_empty()).ok_or_else(|| format!("no event {reason}"))
+    };
+    let told = eventually("the Node is told", PATIENCE, || said("EdgePortUnavailable"));
+    assert_eq!(told, [(json!("Warning"), json!(1))]);
+    drop(other);
+    eventually("the Node is told that it is well", PATIENCE, || said("EdgePortServed"));
     assert!(edge.answers(200).contains("v1"));
     let (status, _) = edge.get(&format!("http://{HOST}:{}/", edge.http)).expect("plain HTTP is answered");
     assert_eq!(status, 308, "it is sent to TLS");
@@ -38,6 +51,10 @@ fn a_marked_node_serves_what_runs_on_another() {
         let all = ingress["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
         all.contains(&told).then_some(()).ok_or_else(|| ingress["status"].to_string())
     });
+
+    // At IPv6 as well.
+    let six = Edge { ip: "[::1]".into(), ..edge.clone() };
+    assert!(six.answers(200).contains("v1"));
 
     // Addresses that somebody wrote down by hand lead nowhere: this host's own, the server's.
     kubectl.apply(&evil(machine.host()));

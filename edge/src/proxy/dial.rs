@@ -31,6 +31,11 @@ pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> 
 pub trait Dialer: Send + Sync + 'static {
     /// A stream of bytes to the endpoint. It may be dropped at any moment; how long it may take is the edge's affair.
     fn dial<'a>(&'a self, to: &'a Endpoint) -> Dialing<'a>;
+
+    /// A stream whose far end is [`crate::datagrams::answer`]'s, for datagrams to the endpoint.
+    fn dial_datagrams<'a>(&'a self, _: &'a Endpoint) -> Dialing<'a> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
 }
 
 /// Dials, and speaks TLS where the protocol has it.

@@ -9,10 +9,12 @@ mod forward;
 mod handle;
 mod headers;
 pub mod metrics;
+mod proxied;
 mod serve;
 mod target;
 pub mod tcp;
 mod tunnel;
+pub mod udp;
 mod upstream;
 
 use crate::challenge::Challenges;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub reserved: Vec<Host>,
     /// Proxies before this edge, which are believed about who the client is.
     pub trusted: Vec<IpNet>,
+    /// Proxies that say by the PROXY protocol who the client is; they must.
+    pub proxies: Vec<IpNet>,
     /// The port that clients reach with `https`, for redirects.
     pub https_port: u16,
     /// Connections of clients at once, and those of one address.
@@ -74,6 +78,7 @@ impl Default for Settings {
         Self {
             reserved: Vec::new(),
             trusted: Vec::new(),
+            proxies: Vec::new(),
             https_port: 443,
             connections: 10_000,
             connections_per_address: 1_000,

@@ -3,7 +3,7 @@
 use super::body::ResponseBody;
 use super::counts::Counted;
 use super::metrics::count;
-use super::{Shared, handle};
+use super::{Shared, handle, proxied};
 use crate::tls::{ACME_TLS_ALPN, Certificate};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,7 +14,7 @@ use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -43,10 +43,13 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, tls: bool,
     // Closed once the last connection is gone.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let port = listener.local_addr().map_or(0, |address| address.port());
-    while let Some(Arrived { stream, address, held }) = arrival(&shared, &listener, &mut stop, |_| true).await {
+    while let Some(arrived) = arrival(&shared, &listener, &mut stop).await {
         let (shared, stop, alive) = (shared.clone(), stop.clone(), alive.clone());
         tokio::spawn(async move {
-            let _held = (held, alive);
+            let _alive = alive;
+            let Some(Admitted { stream, address, held: _held }) = arrived.admit(&shared, |_| true).await else {
+                return;
+            };
             let client = Client { address, port, tls, name: None };
             if tls {
                 with_tls(&shared, stream, client, stop).await;
@@ -59,8 +62,15 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, tls: bool,
     let _ = tokio::time::timeout(shared.settings.drain, all_gone.recv()).await;
 }
 
-/// A client that was let in.
+/// A connection that was accepted.
 pub(super) struct Arrived {
+    stream: TcpStream,
+    address: SocketAddr,
+    place: OwnedSemaphorePermit,
+}
+
+/// A client that was let in.
+pub(super) struct Admitted {
     pub stream: TcpStream,
     pub address: SocketAddr,
     pub held: Held,
@@ -78,12 +88,11 @@ impl Drop for Held {
     }
 }
 
-/// The next client that may come and for whom there is a place; None once `stop` turns true, or its sender is gone.
+/// The next connection for which there is a place; None once `stop` turns true, or its sender is gone.
 pub(super) async fn arrival(
     shared: &Arc<Shared>,
     listener: &TcpListener,
     stop: &mut watch::Receiver<bool>,
-    may_come: impl Fn(IpAddr) -> bool,
 ) -> Option<Arrived> {
     loop {
         let accepted = async {
@@ -94,23 +103,51 @@ pub(super) async fn arrival(
             accepted = accepted => accepted?,
             _ = stop.wait_for(|stop| *stop) => return None,
         };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, address)) => {
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                return Some(Arrived { stream, address, place });
+            }
             Err(error) => {
                 // Out of file descriptors, most likely: waiting is all that helps.
                 warn!(%error, "the edge can't accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
             }
-        };
-        let counted = shared.addresses.take(address.ip(), shared.settings.connections_per_address);
+        }
+    }
+}
+
+impl Arrived {
+    /// Lets in who may come and isn't here too often.
+    pub async fn admit(self, shared: &Arc<Shared>, may_come: impl Fn(IpAddr) -> bool) -> Option<Admitted> {
+        let Self { mut stream, mut address, place } = self;
+        let settings = &shared.settings;
+        if settings.proxies.iter().any(|range| range.contains(&address.ip())) {
+            match tokio::time::timeout(settings.head, proxied::client(&mut stream)).await {
+                Ok(Ok(client)) => address = client.unwrap_or(address),
+                failed => {
+                    count(&shared.metrics.refused);
+                    debug!(?failed, proxy = %address, "a proxy didn't say who its client is");
+                    return None;
+                }
+            }
+        }
+        let counted = shared.addresses.take(counted_as(address.ip()), settings.connections_per_address);
         let Some(counted) = counted.filter(|_| may_come(address.ip())) else {
             count(&shared.metrics.refused);
-            continue;
+            return None;
         };
         count(&shared.metrics.connections);
         let _ = stream.set_nodelay(true);
-        return Some(Arrived { stream, address, held: Held { shared: shared.clone(), _places: (place, counted) } });
+        Some(Admitted { stream, address, held: Held { shared: shared.clone(), _places: (place, counted) } })
+    }
+}
+
+/// Who has at least one address of IPv6 has 2⁶⁴ of them.
+fn counted_as(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
     }
 }
 
@@ -268,5 +305,17 @@ where
         }
         ending = true;
         connection.as_mut().graceful_shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_ipv6_are_counted_by_their_network() {
+        let counted = |ip: &str| counted_as(ip.parse().unwrap()).to_string();
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(counted("192.0.2.1"), "192.0.2.1");
     }
 }

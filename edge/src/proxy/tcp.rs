@@ -1,7 +1,7 @@
-//! Connections that aren't HTTP: bytes both ways between a client and an endpoint.
+//! Ports that aren't HTTP's, and their connections: bytes both ways between a client and an endpoint.
 
 use super::metrics::count;
-use super::serve::{Arrived, arrival};
+use super::serve::{Admitted, arrival};
 use super::tunnel::pass;
 use super::upstream::{Busy, Pool};
 use super::{Edge, Shared};
@@ -18,16 +18,16 @@ use tokio::sync::watch;
 use tracing::debug;
 
 /// To connect to an endpoint.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// A port that leads to the endpoints of one backend. Cheap to clone.
 #[derive(Clone)]
 pub struct Forward {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     cluster: ClusterId,
     /// From where clients may come; empty: from everywhere.
     sources: Arc<[IpNet]>,
-    pool: Arc<RwLock<Arc<Pool>>>,
+    pub(super) pool: Arc<RwLock<Arc<Pool>>>,
 }
 
 impl Edge {
@@ -45,20 +45,24 @@ impl Forward {
         *pool = Arc::new(pool.replace(&self.cluster, behind));
     }
 
-    /// Serves until `stop` turns true, or its sender is gone; what stands then is ended.
+    pub(super) fn may_come(&self, client: IpAddr) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|range| range.contains(&client))
+    }
+
+    /// Serves connections until `stop` turns true, or its sender is gone; what stands then is ended.
     pub async fn serve(&self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        let may_come = |ip: IpAddr| self.sources.is_empty() || self.sources.iter().any(|range| range.contains(&ip));
-        while let Some(Arrived { stream, address, held }) = arrival(&self.shared, &listener, &mut stop, may_come).await
-        {
+        while let Some(arrived) = arrival(&self.shared, &listener, &mut stop).await {
             let (this, mut stop) = (self.clone(), stop.clone());
             tokio::spawn(async move {
-                let _held = held;
-                tokio::select! {
-                    carried = this.carry(stream, address.ip()) => {
-                        if let Err(error) = carried {
-                            debug!(%error, client = %address, "a forwarded connection broke");
-                        }
+                let carried = async {
+                    let admitted = arrived.admit(&this.shared, |ip| this.may_come(ip)).await;
+                    let Some(Admitted { stream, address, held: _held }) = admitted else { return };
+                    if let Err(error) = this.carry(stream, address.ip()).await {
+                        debug!(%error, client = %address, "a forwarded connection broke");
                     }
+                };
+                tokio::select! {
+                    () = carried => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
             });

@@ -161,6 +161,10 @@ impl Upstream {
         *self.health.lock() = Health::default();
     }
 
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
     fn remove(&self) {
         self.removed.store(true, Ordering::Release);
         self.idle.lock().clear();

@@ -26,6 +26,60 @@ impl Body for Pieces {
 }
 
 #[tokio::test]
+async fn a_proxy_that_was_named_says_who_the_client_is() {
+    let settings =
+        Settings { proxies: vec!["127.0.0.1/32".parse().unwrap()], connections_per_address: 1, ..Settings::default() };
+    let test = TestEdge::start(settings).await;
+    let allowed = json!({"nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.0/24"});
+    test.edge.set_routes(&cluster(), Claims::All, routes(&[("a.com", "web")], allowed));
+    test.endpoints(&[echo("one").await]);
+    let open = async |client: [u8; 4]| {
+        let mut stream = TcpStream::connect(test.http).await.unwrap();
+        let header = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", &client[..], &[198, 51, 100, 1, 1, 2, 0, 80]].concat();
+        stream.write_all(&header).await.unwrap();
+        stream
+    };
+    let ask = async |mut stream: TcpStream| {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a.com\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    // Each client is counted for itself, not for the proxy.
+    let kept = open([192, 0, 2, 1]).await;
+    let answer = ask(open([192, 0, 2, 7]).await).await;
+    assert_eq!(got(&answer)["headers"]["x-forwarded-for"], "192.0.2.7");
+    assert_eq!(&ask(open([203, 0, 113, 1]).await).await[9..12], "403");
+    drop(kept);
+    assert_eq!(test.raw("GET / HTTP/1.1\r\nHost: a.com\r\n\r\n").await, "", "without a header nobody is served");
+    assert_eq!(test.metric("longshore_edge_refused_total"), 1.0);
+}
+
+#[tokio::test]
+async fn clients_come_by_either_family_and_have_their_own_address() {
+    let allowed = json!({"nginx.ingress.kubernetes.io/whitelist-source-range": "127.0.0.0/8"});
+    let test = TestEdge::with(&[echo("one").await], allowed).await;
+    let listener = longshore_edge::socket::listener("0.0.0.0:0".parse().unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (edge, stopped) = (test.edge.clone(), test.stop.subscribe());
+    let listener = TcpListener::from_std(listener).unwrap();
+    tokio::spawn(async move { edge.serve_http(listener, stopped).await });
+    let ask = async |ip: &str| {
+        let mut stream = TcpStream::connect((ip, port)).await.ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a.com\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        Some(answer)
+    };
+    let answer = ask("127.0.0.1").await.expect("IPv4 is served");
+    assert_eq!(got(&answer)["headers"]["x-forwarded-for"], "127.0.0.1");
+    // Not everybody has IPv6.
+    if let Some(answer) = ask("::1").await {
+        assert_eq!(&answer[9..12], "403");
+    }
+}
+
+#[tokio::test]
 async fn what_a_client_says_of_itself_is_replaced_and_hop_headers_end_here() {
     let test = TestEdge::with(&[echo("one").await], json!({})).await;
     let spoofed = "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-User: root\r\nX-Real-IP: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Hop: 1\r\nConnection: x-hop\r\nProxy-Authorization: x\r\n";

@@ -4,6 +4,7 @@ mod support;
 
 mod acme;
 mod connections;
+mod datagrams;
 mod http;
 mod routes;
 mod tls;

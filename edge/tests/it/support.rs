@@ -10,6 +10,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use longshore_api::ids::ClusterId;
 use longshore_api::network::Name;
 use longshore_edge::challenge::NoChallenges;
+use longshore_edge::datagrams::answer;
 use longshore_edge::ingress::compile;
 use longshore_edge::model::{Backend, Port, Protocol, Routes};
 use longshore_edge::services::{Behind, Target};
@@ -17,21 +18,46 @@ use longshore_edge::{Claims, Dialer, Dialing, Edge, Endpoint, Settings, Stream};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Connects by TCP, and counts.
+/// Connects by TCP, and counts. Datagrams lead everywhere but to one address.
 #[derive(Default)]
-pub struct Tcp(pub AtomicUsize);
+pub struct Tcp(pub AtomicUsize, OnceLock<SocketAddr>);
+
+impl Tcp {
+    pub fn refuse(&self, address: SocketAddr) {
+        self.1.set(address).unwrap();
+    }
+}
 
 impl Dialer for Tcp {
     fn dial<'a>(&'a self, to: &'a Endpoint) -> Dialing<'a> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move { Ok(Box::new(TcpStream::connect(to.address).await?) as Box<dyn Stream>) })
+    }
+
+    fn dial_datagrams<'a>(&'a self, to: &'a Endpoint) -> Dialing<'a> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            if self.1.get() == Some(&to.address) {
+                return Err(Error::new(ErrorKind::Unsupported, "too old"));
+            }
+            let (near, far) = tokio::io::duplex(4096);
+            let to = to.address;
+            tokio::spawn(answer(far, move || {
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+                socket.connect(to)?;
+                socket.set_nonblocking(true)?;
+                tokio::net::UdpSocket::from_std(socket)
+            }));
+            Ok(Box::new(near) as Box<dyn Stream>)
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::gateway::units::unit;
 use crate::store::Object;
-use longshore_api::network::{Endpoints, Frame, Name, Service};
+use longshore_api::network::{Endpoints, Frame, Name, Protocol, Service};
 use longshore_edge::model::Backend;
 use longshore_edge::services::{Behind, behind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -63,10 +63,10 @@ impl Backends {
     }
 
     /// What is behind a backend; nothing, too, where there is no such Service or port.
-    pub fn behind(&self, backend: &Backend) -> Behind {
-        let Some(service) = self.services.get(&backend.service) else { return Behind::default() };
-        let slices = self.slices.get(&backend.service).into_iter().flat_map(BTreeMap::values);
-        behind(service, slices, &backend.port).unwrap_or_default()
+    pub fn behind(&self, Backend { service, port }: &Backend, protocol: Protocol) -> Behind {
+        let slices = self.slices.get(service).into_iter().flat_map(BTreeMap::values);
+        let service = self.services.get(service);
+        service.and_then(|service| behind(service, slices, port, protocol)).unwrap_or_default()
     }
 
     /// No slice is known any more.

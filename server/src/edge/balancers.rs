@@ -1,23 +1,25 @@
-//! Services of type LoadBalancer: each TCP port of theirs is opened at the edge's address, and leads to their endpoints through
-//! the tunnels of their nodes.
+//! Services of type LoadBalancer: each port of theirs, TCP's or UDP's, is opened at the edge's address, and leads to their
+//! endpoints through the tunnels of their nodes.
 
 use super::backends::{Backends, SERVICES, SLICES};
-use super::ports::{self, PortRules};
+use super::ports::{self, EdgePort, PortRules};
 use super::report::{Finding, Reporter, address};
 use super::{ASKED_AGAIN, Room};
 use crate::store::{Change, ChangeKind, Cluster, Object, StoreError, Watch, WatchItem};
 use futures::future::{join_all, select_all};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
-use longshore_api::network::Name;
+use longshore_api::network::{Name, Protocol};
 use longshore_edge::Forward;
 use longshore_edge::model::{Backend, Port};
+use longshore_edge::services::Behind;
+use longshore_edge::socket::{Datagrams, listener};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -29,7 +31,7 @@ const REASON: &str = "SyncLoadBalancerFailed";
 #[derive(Clone, Debug, PartialEq)]
 struct Balanced {
     uid: String,
-    ports: BTreeSet<u16>,
+    ports: BTreeSet<EdgePort>,
     /// Ports that can't be served, with their protocol.
     other: Vec<String>,
     sources: Vec<IpNet>,
@@ -48,7 +50,8 @@ impl Balanced {
         let (mut ports, mut other) = (BTreeSet::new(), Vec::new());
         for port in spec.ports.into_iter().flatten() {
             match (port.protocol.as_deref().unwrap_or("TCP"), u16::try_from(port.port)) {
-                ("TCP", Ok(number)) => drop(ports.insert(number)),
+                ("TCP", Ok(number)) => drop(ports.insert(EdgePort::tcp(number))),
+                ("UDP", Ok(number)) => drop(ports.insert(EdgePort { number, protocol: Protocol::Udp })),
                 (protocol, _) => other.push(format!("{}/{protocol}", port.port)),
             }
         }
@@ -87,9 +90,11 @@ pub(super) struct Balancers {
     cluster: Arc<Cluster>,
     services: BTreeMap<Name, Balanced>,
     backends: Backends,
-    open: BTreeMap<(Name, u16), Open>,
+    open: BTreeMap<(Name, EdgePort), Open>,
     /// While there is any.
     reporter: Option<Reporter>,
+    /// Services with endpoints on nodes that can't carry their datagrams, and why.
+    unsupported: (mpsc::Sender<(Name, String)>, mpsc::Receiver<(Name, String)>),
     changed: bool,
     again: Option<Instant>,
 }
@@ -104,6 +109,7 @@ impl Balancers {
             backends: Backends::default(),
             open: BTreeMap::new(),
             reporter: None,
+            unsupported: mpsc::channel(1),
             changed: false,
             again: None,
         };
@@ -119,6 +125,10 @@ impl Balancers {
             let next = select_all(watches.iter_mut().map(|watch| Box::pin(watch.next())));
             let item = tokio::select! {
                 (item, _, _) = next => item,
+                Some((name, why)) = self.unsupported.1.recv() => {
+                    self.tell_one(Finding::new(name, REASON, &why));
+                    continue;
+                }
                 () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                     self.changed = true;
                     continue;
@@ -172,7 +182,7 @@ impl Balancers {
             self.sync().await;
         }
         for ((name, port), open) in self.open.iter().filter(|((name, _), _)| news.contains(name)) {
-            open.forward.set_endpoints(self.backends.behind(&backend(name, *port)));
+            open.forward.set_endpoints(self.behind(name, *port));
         }
         Ok(())
     }
@@ -184,10 +194,10 @@ impl Balancers {
         let mut wrong = Vec::new();
         for (name, service) in &self.services {
             for other in &service.other {
-                wrong.push(Finding::new(name.clone(), REASON, &format!("port {other}: only TCP is served")));
+                wrong.push(Finding::new(name.clone(), REASON, &format!("port {other}: only TCP and UDP are served")));
             }
             for port in &service.ports {
-                if !self.rules.allow(*port) {
+                if !self.rules.allow(port.number) {
                     let (first, last) = (self.rules.range.start(), self.rules.range.end());
                     let why = format!(
                         "port {port} can't be had here: ports from {first} to {last} can, unless the server uses them itself"
@@ -202,7 +212,8 @@ impl Balancers {
                 }
             }
         }
-        let had = match ports::settle(&self.room.pool, self.cluster.id(), &wanted.keys().copied().collect()).await {
+        let numbers = wanted.keys().map(|port: &EdgePort| port.number).collect();
+        let had = match ports::settle(&self.room.pool, self.cluster.id(), &numbers).await {
             Ok(had) => had,
             // What is open stays open.
             Err(error) => {
@@ -213,14 +224,14 @@ impl Balancers {
         };
         let closed = self.open.extract_if(.., |(name, port), open| {
             let sources = self.services.get(name).map(|service| &service.sources);
-            wanted.get(port) != Some(name) || !had.contains(port) || sources != Some(&open.sources)
+            wanted.get(port) != Some(name) || !had.contains(&port.number) || sources != Some(&open.sources)
         });
         join_all(closed.map(|(_, open)| open.close())).await;
         for (port, name) in &wanted {
             let key = (name.clone(), *port);
-            let opened = match (had.contains(port), self.open.contains_key(&key)) {
+            let opened = match (had.contains(&port.number), self.open.contains_key(&key)) {
                 (true, true) => Ok(()),
-                (true, false) => self.listen(key).await,
+                (true, false) => self.listen(key),
                 (false, _) => Err(format!("port {port} is served for another cluster")),
             };
             if let Err(why) = opened {
@@ -231,28 +242,51 @@ impl Balancers {
         self.tell(wrong).await;
     }
 
-    async fn listen(&mut self, (name, port): (Name, u16)) -> Result<(), String> {
-        let address = SocketAddr::new(self.rules.ip, port);
-        let listener = TcpListener::bind(address).await.map_err(|error| format!("port {port}: {error}"))?;
+    fn behind(&self, name: &Name, EdgePort { number, protocol }: EdgePort) -> Behind {
+        self.backends.behind(&Backend { service: name.clone(), port: Port::Number(number) }, protocol)
+    }
+
+    fn listen(&mut self, (name, port): (Name, EdgePort)) -> Result<(), String> {
+        let address = SocketAddr::new(self.rules.ip, port.number);
+        let taken = |error| format!("port {port}: {error}");
         let sources = self.services.get(&name).map(|service| service.sources.clone()).unwrap_or_default();
         let forward = self.room.edge.forward(self.cluster.id(), sources.clone());
-        forward.set_endpoints(self.backends.behind(&backend(&name, port)));
+        forward.set_endpoints(self.behind(&name, port));
         let (stop, stopped) = watch::channel(false);
         let serving = forward.clone();
-        let serving = tokio::spawn(async move { serving.serve(listener, stopped).await });
+        let serving = if port.protocol == Protocol::Udp {
+            let socket = Datagrams::bind(address).map_err(taken)?;
+            let (tell, about) = (self.unsupported.0.clone(), name.clone());
+            // Once is enough: what finds no room is said again.
+            let unsupported = Box::new(move |why| drop(tell.try_send((about.clone(), format!("port {port}: {why}")))));
+            tokio::spawn(async move { serving.serve_datagrams(socket, unsupported, stopped).await })
+        } else {
+            let listener = listener(address).and_then(TcpListener::from_std).map_err(taken)?;
+            tokio::spawn(async move { serving.serve(listener, stopped).await })
+        };
         self.open.insert((name, port), Open { forward, sources, stop, serving });
         Ok(())
     }
 
+    fn uid(&self, name: &Name) -> Option<String> {
+        self.services.get(name).map(|service| service.uid.clone())
+    }
+
+    fn tell_one(&self, wrong: Finding) {
+        if let Some(reporter) = &self.reporter {
+            reporter.tell(wrong, |name| self.uid(name));
+        }
+    }
+
     async fn tell(&self, wrong: Vec<Finding>) {
         let Some(reporter) = &self.reporter else { return };
-        reporter.tell_all(wrong, |name| self.services.get(name).map(|service| service.uid.clone()));
+        reporter.tell_all(wrong, |name| self.uid(name));
         for (name, service) in &self.services {
-            let ports: Vec<u16> =
+            let ports: Vec<EdgePort> =
                 service.ports.iter().copied().filter(|p| self.open.contains_key(&(name.clone(), *p))).collect();
             let mut told: Vec<Value> = match ports.is_empty() {
                 true => Vec::new(),
-                false => self.room.addresses.iter().map(|text| address(text, &ports)).collect(),
+                false => self.room.addresses.iter().map(|text| address(text, ports.iter().copied())).collect(),
             };
             // Nodes must not take what goes there for what comes to them.
             for one in told.iter_mut().filter(|one| one["ip"].is_string()) {
@@ -261,10 +295,6 @@ impl Balancers {
             reporter.address(name, &service.told, Value::from(told)).await;
         }
     }
-}
-
-fn backend(name: &Name, port: u16) -> Backend {
-    Backend { service: name.clone(), port: Port::Number(port) }
 }
 
 #[cfg(test)]
@@ -277,11 +307,12 @@ mod tests {
 
     #[test]
     fn ours_are_those_that_name_nobody_else() {
-        let ports = json!([{"port": 5432}, {"port": 53, "protocol": "UDP"}]);
+        let ports = json!([{"port": 53}, {"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "SCTP"}]);
         let ranges = json!(["192.0.2.0/24 "]);
         let ours = balanced(json!({"type": "LoadBalancer", "ports": ports, "loadBalancerSourceRanges": ranges}))
             .expect("ours");
-        assert_eq!((ours.ports, ours.other), (BTreeSet::from([5432]), vec!["53/UDP".to_string()]));
+        let told: Vec<String> = ours.ports.iter().map(ToString::to_string).collect();
+        assert_eq!((told, ours.other), (vec!["53/TCP".into(), "53/UDP".into()], vec!["53/SCTP".to_string()]));
         assert_eq!(ours.sources, ["192.0.2.0/24".parse().expect("a range")]);
         assert!(balanced(json!({"type": "LoadBalancer", "loadBalancerClass": CLASS})).is_some());
         assert_eq!(balanced(json!({"type": "LoadBalancer", "loadBalancerClass": "other.example/lb"})), None);

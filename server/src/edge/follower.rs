@@ -3,6 +3,7 @@
 use super::hosts::Settled;
 use super::nodes::{Served, Told};
 use super::part::{INGRESSES, News, OTHERS, Part};
+use super::ports::EdgePort;
 use super::report::{self, Finding, Reporter};
 use super::{ASKED_AGAIN, Room};
 use crate::store::{Change, ChangeKind, Cluster, StoreError, Watch, WatchItem};
@@ -218,10 +219,11 @@ impl Follower {
 
 /// Where the world finds the edge: this server's, and nodes.
 fn addresses(room: &Room, part: &Part) -> Vec<Value> {
-    let ours = room.addresses.iter().map(|text| report::address(text, &room.ports));
+    let ours =
+        room.addresses.iter().map(|text| report::address(text, room.ports.iter().map(|port| EdgePort::tcp(*port))));
     let nodes = part.edges().flat_map(|(addresses, ports)| {
-        let ports: Vec<u16> = [ports.http, ports.https].into_iter().filter(|port| *port > 0).collect();
-        addresses.iter().map(move |text| report::address(text, &ports))
+        let ports = [ports.http, ports.https].into_iter().filter(|port| *port > 0).map(EdgePort::tcp);
+        addresses.iter().map(move |text| report::address(text, ports.clone()))
     });
     ours.chain(nodes).collect()
 }

@@ -34,6 +34,7 @@ use certificates::Certificates;
 use follower::Follower;
 use futures::future::BoxFuture;
 use hosts::{Hosts, Rules};
+use ipnet::IpNet;
 use longshore_api::ids::ClusterId;
 use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::{Edge, Family};
@@ -57,6 +58,8 @@ pub struct Settings {
     pub addresses: Vec<String>,
     /// Ports for Services of type LoadBalancer, where there are any.
     pub ports: Option<PortRules>,
+    /// Proxies that say by the PROXY protocol who the client is.
+    pub proxies: Vec<IpNet>,
     /// Who issues certificates; none: the installation's own authority does.
     pub authority: Option<Authority>,
     /// `mailto:…`, for the authority.
@@ -103,6 +106,7 @@ impl EdgeRoom {
             Certificates::new(pool.clone(), master, accounts, settings.authority, settings.contact, settings.proof);
         let served = longshore_edge::Settings {
             reserved: settings.rules.reserved.clone(),
+            proxies: settings.proxies,
             https_port: https.unwrap_or(443),
             ..Default::default()
         };

@@ -5,7 +5,7 @@ use crate::store::{Key as StoreKey, Object};
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use longshore_api::edge::{self, ADDRESS_ANNOTATION, Ports};
-use longshore_api::network::Name;
+use longshore_api::network::{Name, Protocol};
 use longshore_edge::ingress::{Compiled, compile};
 use longshore_edge::model::Backend;
 use longshore_edge::services::Behind;
@@ -106,7 +106,7 @@ impl Part {
     }
 
     pub fn behind(&self, backend: &Backend) -> Behind {
-        self.backends.behind(backend)
+        self.backends.behind(backend, Protocol::Tcp)
     }
 }
 

@@ -1,10 +1,32 @@
-//! Which cluster has which port of the edge's address: whoever asked first, for as long as a Service asks for it.
+//! Which cluster has which port of the edge's address: whoever asked first, for as long as a Service asks for it. A number is one
+//! cluster's for all protocols: DNS is one service at two of them.
 
 use longshore_api::ids::ClusterId;
+use longshore_api::network::Protocol;
 use sqlx::PgPool;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+
+/// Of the edge's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EdgePort {
+    pub number: u16,
+    pub protocol: Protocol,
+}
+
+impl EdgePort {
+    pub fn tcp(number: u16) -> Self {
+        Self { number, protocol: Protocol::Tcp }
+    }
+}
+
+impl fmt::Display for EdgePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.protocol.as_str())
+    }
+}
 
 /// What Services of type LoadBalancer may have.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! What Ingresses and Services are told: where they are found, and what is wrong with them.
 
 use super::Room;
+use super::ports::EdgePort;
 use crate::apiserver::patch::PatchKind;
 use crate::apiserver::{Api, Context, Patch, PatchOptions};
 use crate::cluster::Recorder;
@@ -33,9 +34,10 @@ impl Finding {
     }
 }
 
-/// One of `status.loadBalancer.ingress`: an address or a name, and the TCP ports that are open there.
-pub(super) fn address(text: &str, ports: &[u16]) -> Value {
-    let ports: Vec<Value> = ports.iter().map(|port| json!({"port": port, "protocol": "TCP"})).collect();
+/// One of `status.loadBalancer.ingress`: an address or a name, and the ports that are open there.
+pub(super) fn address(text: &str, ports: impl IntoIterator<Item = EdgePort>) -> Value {
+    let ports = ports.into_iter().map(|EdgePort { number, protocol }| json!({"port": number, "protocol": protocol}));
+    let ports: Vec<Value> = ports.collect();
     match text.parse::<IpAddr>() {
         Ok(ip) => json!({"ip": ip, "ports": ports}),
         Err(_) => json!({"hostname": text, "ports": ports}),
@@ -114,7 +116,8 @@ mod tests {
     #[test]
     fn an_edge_is_an_address_or_a_name_with_its_ports() {
         let ports = json!([{"port": 80, "protocol": "TCP"}]);
-        assert_eq!(address("192.0.2.1", &[80]), json!({"ip": "192.0.2.1", "ports": ports}));
-        assert_eq!(address("edge.example", &[80]), json!({"hostname": "edge.example", "ports": ports}));
+        let address = |text: &str| address(text, [EdgePort::tcp(80)]);
+        assert_eq!(address("192.0.2.1"), json!({"ip": "192.0.2.1", "ports": ports}));
+        assert_eq!(address("edge.example"), json!({"hostname": "edge.example", "ports": ports}));
     }
 }

@@ -6,10 +6,12 @@ use crate::edge;
 use crate::edge::hosts::Rules;
 use crate::edge::ports::PortRules;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use longshore_edge::acme::webhook::Webhook;
 use longshore_edge::acme::{Authority, Proof};
 use longshore_edge::host::Host;
-use std::net::SocketAddr;
+use longshore_edge::socket::listener;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,10 +20,10 @@ use tokio::net::TcpListener;
 /// Where the world reaches apps.
 #[derive(Args, Clone, Debug, Default)]
 pub struct EdgeArgs {
-    /// Where Ingresses are served by plain HTTP
+    /// Where Ingresses are served by plain HTTP; 0.0.0.0 stands for IPv6's addresses, too
     #[arg(long, value_name = "ADDR:PORT", env = "LONGSHORE_EDGE_HTTP")]
     edge_http: Option<SocketAddr>,
-    /// Where Ingresses are served over TLS
+    /// Where Ingresses are served over TLS; 0.0.0.0 as above
     #[arg(long, value_name = "ADDR:PORT", env = "LONGSHORE_EDGE_HTTPS")]
     edge_https: Option<SocketAddr>,
     /// Domain below which every app can have a name; *.DOMAIN must lead to the edge
@@ -30,9 +32,13 @@ pub struct EdgeArgs {
     /// Address or name under which the world finds the edge, as Ingresses tell it (repeatable; default: the advertised host)
     #[arg(long = "edge-address", value_name = "ADDRESS", env = "LONGSHORE_EDGE_ADDRESS", value_delimiter = ',')]
     edge_addresses: Vec<String>,
-    /// TCP ports at which Services of type LoadBalancer are served
+    /// Ports, of TCP and UDP, at which Services of type LoadBalancer are served
     #[arg(long, value_name = "FIRST-LAST", env = "LONGSHORE_EDGE_PORTS", value_parser = port_range)]
     edge_ports: Option<RangeInclusive<u16>>,
+    /// Proxies before the edge (load balancers) that say by the PROXY protocol, version 2, who the client is; connections from
+    /// there must begin with it, at all TCP ports of the edge
+    #[arg(long, value_name = "CIDR,…", env = "LONGSHORE_EDGE_PROXY_PROTOCOL_FROM", value_delimiter = ',', value_parser = network)]
+    edge_proxy_protocol_from: Vec<IpNet>,
     /// Any cluster may serve any host, whoever asks first; without it hosts outside of the domain are proven by DNS
     /// (default for `dev`)
     #[arg(long, env = "LONGSHORE_EDGE_OPEN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -114,7 +120,7 @@ impl EdgeArgs {
         };
         let addresses = if self.edge_addresses.is_empty() { vec![advertised.to_owned()] } else { self.edge_addresses };
         let roots = self.edge_acme_roots;
-        let (http, https) = (bind(self.edge_http).await?, bind(self.edge_https).await?);
+        let (http, https) = (bind(self.edge_http)?, bind(self.edge_https)?);
         let own = [&http, &https].map(|bound| bound.as_ref().and_then(|bound| bound.local_addr().ok()));
         let own: Vec<SocketAddr> = own.into_iter().flatten().collect();
         let reserved = own.iter().map(SocketAddr::port).chain([listen.port()]).collect();
@@ -125,6 +131,7 @@ impl EdgeArgs {
             rules,
             addresses,
             ports,
+            proxies: self.edge_proxy_protocol_from,
             authority: self.edge_acme.map(|directory| Authority { directory, roots }),
             contact: self.edge_acme_email.map(|email| format!("mailto:{email}")),
             proof,
@@ -140,8 +147,42 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
         .ok_or_else(|| format!("{text:?} is no range such as 20000-20999"))
 }
 
-async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {
+/// An address is a network of one.
+fn network(text: &str) -> Result<IpNet, String> {
+    let one = || text.trim().parse::<IpAddr>().map(IpNet::from);
+    text.trim().parse().or_else(|_| one()).map_err(|_| format!("{text:?} is no network such as 10.0.0.0/8"))
+}
+
+fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {
     let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
-    Ok(Some(bound))
+    let bound = listener(address).and_then(TcpListener::from_std);
+    bound.map(Some).map_err(|source| ServeError::Listen { address, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpStream;
+
+    #[test]
+    fn a_network_may_be_one_address() {
+        let read = |text: &str| network(text).map(|network| network.to_string());
+        assert_eq!(read("10.0.0.0/8"), Ok("10.0.0.0/8".into()));
+        assert_eq!((read("192.0.2.1"), read(" fd00::1")), (Ok("192.0.2.1/32".into()), Ok("fd00::1/128".into())));
+        assert!(read("everybody").is_err());
+    }
+
+    #[tokio::test]
+    async fn everywhere_is_ipv6_too() {
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let arguments = EdgeArgs { edge_http: Some(everywhere), edge_ports: Some(1..=2), ..EdgeArgs::default() };
+        let settings = arguments.prepare(everywhere, "localhost", true).await.unwrap().unwrap();
+        assert!(settings.ports.unwrap().ip.is_unspecified());
+        let listener = settings.http.unwrap();
+        let bound = listener.local_addr().unwrap();
+        TcpStream::connect(("127.0.0.1", bound.port())).await.unwrap();
+        if bound.is_ipv6() {
+            TcpStream::connect(("::1", bound.port())).await.unwrap();
+        }
+    }
 }

@@ -4,6 +4,8 @@ use crate::installation::Installation;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use http_body_util::Full;
+use hyper::service::service_fn;
 use longshore_api::edge::{Edge, Source};
 use longshore_api::ids::ClusterId;
 use longshore_api::network::Name;
@@ -15,6 +17,7 @@ use longshore_server::edge::ports::PortRules;
 use longshore_server::gateway::Edges;
 use longshore_server::store::NewCluster;
 use serde_json::{Value, json};
+use std::convert::Infallible;
 use std::time::Duration;
 
 const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
@@ -35,6 +38,7 @@ async fn with_authority(authority: Option<Authority>) -> Installation {
         rules,
         addresses,
         ports,
+        proxies: Vec::new(),
         authority,
         contact: None,
         proof: Proof::default(),
@@ -205,18 +209,33 @@ async fn a_node_that_is_marked_is_told_what_to_serve() {
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
-async fn balance(here: &Installation, cluster: &ClusterId, name: &str, port: u16) {
-    let ports = json!([{"port": port}]);
+async fn balance(here: &Installation, cluster: &ClusterId, name: &str, ports: Value) {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"type": "LoadBalancer", "ports": ports, "selector": {"app": "none"}}});
     let made = here.api_of(cluster, "POST", SERVICES, service).await;
     assert_eq!(made.status, 201, "{}", made.text);
 }
 
-async fn is_balanced(here: &Installation, cluster: &ClusterId, name: &str, port: u16) {
-    let wanted = json!([{"ip": "192.0.2.7", "ipMode": "Proxy", "ports": [{"port": port, "protocol": "TCP"}]}]);
+/// A Service's ports, or those of its status.
+fn ports(of: &[(u16, &str)]) -> Value {
+    let ports = of.iter().map(|(port, protocol)| json!({"port": port, "protocol": protocol}));
+    ports.collect()
+}
+
+/// One that nobody has at the moment.
+fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    20_001 + free % 9_000
+}
+
+async fn is_told_its_ports(here: &Installation, cluster: &ClusterId, name: &str, ports: Value) {
+    let wanted = json!([{"ip": "192.0.2.7", "ipMode": "Proxy", "ports": ports}]);
     let told = |service: &Value| service["status"]["loadBalancer"]["ingress"] == wanted;
     until(here, cluster, &format!("{SERVICES}/{name}"), told).await;
+}
+
+async fn is_balanced(here: &Installation, cluster: &ClusterId, name: &str, port: u16) {
+    is_told_its_ports(here, cluster, name, ports(&[(port, "TCP")])).await;
     // Whoever connects is let in, and let go where nobody answers.
     tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("the port is open");
 }
@@ -227,17 +246,16 @@ async fn a_port_is_one_services_until_it_lets_it_go() {
     let first = here.cluster().clone();
     let other = NewCluster::new(here.founded.organization.clone(), "other");
     let second = here.app.store.create_cluster(other).await.expect("another cluster");
-    // One that nobody has at the moment.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-    let port = 20_001 + free % 9_000;
-    balance(&here, &first, "db", port).await;
+    let port = free_port();
+    let wanted = ports(&[(port, "TCP")]);
+    balance(&here, &first, "db", wanted.clone()).await;
     is_balanced(&here, &first, "db", port).await;
-    balance(&here, &first, "twin", port).await;
+    balance(&here, &first, "twin", wanted.clone()).await;
     let message = is_warned(&here, &first, "SyncLoadBalancerFailed").await;
-    assert_eq!(message, format!("port {port} is served for Service default/db"));
-    balance(&here, &second, "db", port).await;
+    assert_eq!(message, format!("port {port}/TCP is served for Service default/db"));
+    balance(&here, &second, "db", wanted).await;
     let message = is_warned(&here, &second, "SyncLoadBalancerFailed").await;
-    assert_eq!(message, format!("port {port} is served for another cluster"));
+    assert_eq!(message, format!("port {port}/TCP is served for another cluster"));
     let low = |service: &str| format!("{SERVICES}/{service}");
     assert_eq!(here.api_of(&first, "DELETE", &low("db"), json!({})).await.status, 200);
     is_balanced(&here, &first, "twin", port).await;
@@ -248,4 +266,62 @@ async fn a_port_is_one_services_until_it_lets_it_go() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), refused).await.expect("the port is closed");
+}
+
+#[tokio::test]
+async fn a_number_is_one_clusters_for_both_protocols() {
+    let here = installation().await;
+    let first = here.cluster().clone();
+    let other = NewCluster::new(here.founded.organization.clone(), "other");
+    let second = here.app.store.create_cluster(other).await.expect("another cluster");
+    let port = free_port();
+    let both = json!([{"name": "t", "port": port}, {"name": "u", "port": port, "protocol": "UDP"},
+        {"name": "s", "port": port, "protocol": "SCTP"}]);
+    balance(&here, &first, "dns", both).await;
+    is_told_its_ports(&here, &first, "dns", ports(&[(port, "TCP"), (port, "UDP")])).await;
+    let message = is_warned(&here, &first, "SyncLoadBalancerFailed").await;
+    assert_eq!(message, format!("port {port}/SCTP: only TCP and UDP are served"));
+    std::net::UdpSocket::bind(("127.0.0.1", port)).expect_err("the edge has it");
+    balance(&here, &second, "dns", ports(&[(port, "UDP")])).await;
+    let message = is_warned(&here, &second, "SyncLoadBalancerFailed").await;
+    assert_eq!(message, format!("port {port}/UDP is served for another cluster"));
+}
+
+#[tokio::test]
+async fn a_service_is_told_that_an_agent_is_too_old_for_datagrams() {
+    let here = installation().await;
+    let cluster = here.cluster();
+    let mut tunnel = here.join("laptop").await.tunnel().await;
+    // An agent from before.
+    tokio::spawn(async move {
+        while let Some(stream) = tunnel.incoming.next().await {
+            let unknown = service_fn(|_| async {
+                let mut answer = http::Response::new(Full::new(Bytes::from("404 page not found\n")));
+                *answer.status_mut() = http::StatusCode::NOT_FOUND;
+                Ok::<_, Infallible>(answer)
+            });
+            tokio::spawn(longshore_tunnel::http::serve(stream, unknown));
+        }
+    });
+    let port = free_port();
+    balance(&here, cluster, "dns", ports(&[(port, "UDP")])).await;
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "dns", "labels": {"kubernetes.io/service-name": "dns"}},
+        "ports": [{"name": "", "port": 53, "protocol": "UDP"}],
+        "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "laptop"}]});
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    assert_eq!(here.api_of(cluster, "POST", slices, slice).await.status, 201);
+    is_told_its_ports(&here, cluster, "dns", ports(&[(port, "UDP")])).await;
+    let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let asking = async {
+        loop {
+            client.send_to(b"?", ("127.0.0.1", port)).await.expect("it is sent");
+            tokio::task::yield_now().await;
+        }
+    };
+    let message = tokio::select! {
+        message = is_warned(&here, cluster, "SyncLoadBalancerFailed") => message,
+        () = asking => unreachable!(),
+    };
+    assert_eq!(message, format!("port {port}/UDP: the agent of node \"laptop\" is too old"));
 }
