@@ -1,10 +1,9 @@
 //! Keeps one writer from outrunning a large audience.
 //!
 //! Telling hundreds of watchers of one change takes milliseconds, and a writer that is answered at once has its next
-//! changes in the middle of them: they share the processors, and the last watchers hear late of everything. So a change
-//! that many are told of is answered when most of them have taken the one before: one is told while the next is on its
-//! way to the disk. Whoever isn't reached by then gets both at once. An audience that doesn't listen holds nobody up:
-//! only who has taken all there was counts as one.
+//! change in the middle of them: they share the processors, every round is late, and the last watchers the most. So a
+//! change that many are told of is answered when most of them have taken it. Writers that come from many sides at once
+//! wait at the same time, and what gathers meanwhile for a watcher goes out together.
 
 use super::watch::Feed;
 use std::sync::Arc;
@@ -12,19 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// From so many on who are woken at once, writers wait for them.
+/// From so many on who are woken at once, their writer waits for them.
 const LARGE: usize = 32;
-/// One in so many need not have heard.
+/// One in so many need not have heard: the last ones are told while the next change is on its way to the disk.
 const LAST: usize = 8;
 /// A writer is never held longer than this by those who listen.
 const LATEST: Duration = Duration::from_millis(20);
-
-/// The watchers of one cluster who may be many for one change.
-#[derive(Debug, Default)]
-pub(super) struct Audience {
-    /// Of those who were many.
-    last: Option<Arc<Round>>,
-}
 
 /// Some watchers who were woken at once.
 #[derive(Debug)]
@@ -38,23 +30,22 @@ pub(super) struct Round {
 #[derive(Debug)]
 pub(super) struct Turn(Arc<Round>);
 
-impl Audience {
-    /// Wakes them. Some: they are many, and the writer waits until those before them have [`Round::heard`].
-    pub fn tell<'a>(&mut self, woken: impl ExactSizeIterator<Item = &'a Arc<Feed>>) -> Option<Arc<Round>> {
+impl Round {
+    /// Wakes them. Some: they are many, and the writer waits until they have [`Round::heard`].
+    pub fn begin<'a>(woken: impl ExactSizeIterator<Item = &'a Arc<Feed>>) -> Option<Arc<Self>> {
         let size = woken.len();
         if size < LARGE {
             woken.for_each(|feed| feed.wake());
             return None;
         }
-        let round = Arc::new(Round { left: AtomicUsize::new(size - size / LAST), heard: Notify::new() });
+        let round = Arc::new(Self { left: AtomicUsize::new(size - size / LAST), heard: Notify::new() });
         woken.for_each(|feed| feed.wake_in(Turn(round.clone())));
-        self.last.replace(round)
+        Some(round)
     }
-}
 
-impl Round {
     /// Waits until most have taken what there is, but never long.
     pub async fn heard(&self) {
+        // Who doesn't read, or is behind, holds nobody up: that is what the time is for.
         let _ = tokio::time::timeout(LATEST, self.heard.notified()).await;
     }
 }

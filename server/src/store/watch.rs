@@ -5,7 +5,7 @@
 //! comparisons) and wakes each watcher once for a whole batch. A watcher that lets more than its bound gather is dropped
 //! and told so: it lists again, nobody else waits for it, and memory stays bounded.
 
-use super::audience::{Audience, Round, Turn};
+use super::audience::{Round, Turn};
 use super::history::weight;
 use super::object::{Change, ResourceName, Revision};
 use parking_lot::Mutex;
@@ -175,7 +175,6 @@ pub(super) struct Hub {
     everything: Vec<Arc<Feed>>,
     resources: HashMap<ResourceName, Interest>,
     external: usize,
-    audience: Audience,
 }
 
 #[derive(Debug, Default)]
@@ -242,9 +241,9 @@ impl Hub {
     }
 
     /// Puts a batch into the queues it concerns, in order, then wakes their watchers. Some: those are many, and the writers
-    /// wait until these have heard.
+    /// wait until they have heard.
     pub fn publish(&mut self, changes: &[Arc<Change>]) -> Option<Arc<Round>> {
-        let Self { everything, resources, audience, .. } = self;
+        let Self { everything, resources, .. } = self;
         let mut woken: Vec<&Arc<Feed>> = Vec::new();
         for change in changes {
             let concerned = everything.iter().chain(concerned(resources, change));
@@ -252,7 +251,7 @@ impl Hub {
         }
         let (few, many): (Vec<_>, Vec<_>) = woken.into_iter().partition(|feed| feed.filter.is_narrow());
         few.iter().for_each(|feed| feed.wake());
-        audience.tell(many.into_iter())
+        Round::begin(many.into_iter())
     }
 
     /// Ends all watches.
