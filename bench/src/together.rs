@@ -65,6 +65,7 @@ impl<'a> Meter<'a> {
 /// Takes all figures of one side. What fails is told and left out.
 pub async fn measure(side: &Side, settings: &Settings, figures: &mut Figures) {
     let sizes = if settings.short { SHORT } else { FULL };
+    crate::machine::touch_memory();
     if let Err(error) = warm(side, &sizes).await {
         eprintln!("  warming up: {error}");
     }

@@ -70,7 +70,8 @@ impl Flow {
     }
 
     fn send(&self, datagram: &[u8]) {
-        let bytes = u32::try_from(datagram.len()).unwrap_or(u32::MAX);
+        // The emptiest one takes room, too.
+        let bytes = u32::try_from(datagram.len() + size_of::<Waiting>()).unwrap_or(u32::MAX);
         if let Ok(room) = self.carrier.room.clone().try_acquire_many_owned(bytes) {
             let waiting = Waiting { flow: self.number, datagram: datagram.into(), _room: room };
             // It fails where the stream has just ended.

@@ -241,7 +241,7 @@ impl Hub {
     }
 
     /// Puts a batch into the queues it concerns, in order, then wakes their watchers. Some: those are many, and the writers
-    /// wait until they have heard.
+    /// wait until a part of them has heard.
     pub fn publish(&mut self, changes: &[Arc<Change>]) -> Option<Arc<Round>> {
         let Self { everything, resources, .. } = self;
         let mut woken: Vec<&Arc<Feed>> = Vec::new();

@@ -31,10 +31,10 @@ async fn taken(cluster: &Cluster, name: &str) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_is_answered_when_most_of_a_large_audience_has_heard() {
+async fn a_writer_is_answered_when_a_part_of_a_large_audience_has_heard() {
     let cluster = crate::store::testing::cluster().await;
     let mut crowd = audience(&cluster, AUDIENCE);
-    let mut last = crowd.split_off(AUDIENCE - AUDIENCE / 8);
+    let mut rest = crowd.split_off(AUDIENCE / 4);
     let mut heard = JoinSet::new();
     for mut watch in crowd {
         heard.spawn(async move {
@@ -47,8 +47,8 @@ async fn a_writer_is_answered_when_most_of_a_large_audience_has_heard() {
         assert_eq!(taken(&cluster, name).await, Duration::ZERO);
     }
     heard.join_all().await;
-    for watch in &mut last {
-        assert_eq!(told(watch).await, 3, "and together to the few for whom nobody waits");
+    for watch in &mut rest {
+        assert_eq!(told(watch).await, 3, "and together to those for whom nobody waits");
     }
 }
 
