@@ -90,11 +90,14 @@ async fn ask(client: &UdpSocket, question: &str) -> (String, u16) {
 async fn each_client_is_answered_and_all_share_a_stream() {
     let port = Port::open(&[], &[echo_udp("one").await]).await;
     let mut seen = BTreeSet::new();
+    // Kept: a port that is free again may be the next one's.
+    let mut clients = Vec::new();
     for number in 0..50 {
         let client = port.client().await;
         let (_, first) = ask(&client, &format!("question {number}")).await;
         assert_eq!(ask(&client, "and again").await.1, first, "it is one flow");
         seen.insert(first);
+        clients.push(client);
     }
     assert_eq!(seen.len(), 50, "each is told from the others");
     assert_eq!(port.test.dialer.0.load(Ordering::Relaxed), 1);
