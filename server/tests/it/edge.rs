@@ -83,10 +83,7 @@ async fn is_warned(here: &Installation, cluster: &ClusterId, reason: &str) -> St
 
 #[tokio::test]
 async fn a_host_is_served_by_whoever_asked_first_until_they_let_it_go() {
-    let here = installation().await;
-    let first = here.cluster().clone();
-    let other = NewCluster::new(here.founded.organization.clone(), "other");
-    let second = here.app.store.create_cluster(other).await.expect("another cluster");
+    let (here, [first, second]) = with_two_clusters().await;
     make(&here, &first, "web", "a.com").await;
     is_told_its_address(&here, &first, "web").await;
     make(&here, &second, "web", "a.com").await;
@@ -207,6 +204,15 @@ async fn a_node_that_is_marked_is_told_what_to_serve() {
     assert_eq!(told(&mut lines).await, None);
 }
 
+/// Both of one organization.
+async fn with_two_clusters() -> (Installation, [ClusterId; 2]) {
+    let here = installation().await;
+    let other = NewCluster::new(here.founded.organization.clone(), "other");
+    let second = here.app.store.create_cluster(other).await.expect("another cluster");
+    let first = here.cluster().clone();
+    (here, [first, second])
+}
+
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
 async fn balance(here: &Installation, cluster: &ClusterId, name: &str, ports: Value) {
@@ -242,10 +248,7 @@ async fn is_balanced(here: &Installation, cluster: &ClusterId, name: &str, port:
 
 #[tokio::test]
 async fn a_port_is_one_services_until_it_lets_it_go() {
-    let here = installation().await;
-    let first = here.cluster().clone();
-    let other = NewCluster::new(here.founded.organization.clone(), "other");
-    let second = here.app.store.create_cluster(other).await.expect("another cluster");
+    let (here, [first, second]) = with_two_clusters().await;
     let port = free_port();
     let wanted = ports(&[(port, "TCP")]);
     balance(&here, &first, "db", wanted.clone()).await;
@@ -270,10 +273,7 @@ async fn a_port_is_one_services_until_it_lets_it_go() {
 
 #[tokio::test]
 async fn a_number_is_one_clusters_for_both_protocols() {
-    let here = installation().await;
-    let first = here.cluster().clone();
-    let other = NewCluster::new(here.founded.organization.clone(), "other");
-    let second = here.app.store.create_cluster(other).await.expect("another cluster");
+    let (here, [first, second]) = with_two_clusters().await;
     let port = free_port();
     let both = json!([{"name": "t", "port": port}, {"name": "u", "port": port, "protocol": "UDP"},
         {"name": "s", "port": port, "protocol": "SCTP"}]);

@@ -110,8 +110,9 @@ impl Query<'_> {
                 _ => Answer::Missing,
             };
         }
-        let wanted =
-            |name: &str, protocol: Protocol| port.is_none_or(|(n, p)| n == name && p == text(protocol).to_lowercase());
+        let wanted = |name: &str, protocol: Protocol| {
+            port.is_none_or(|(n, p)| n == name && p == protocol.as_str().to_lowercase())
+        };
         let own = format!("{}.{}.svc.{DOMAIN}.", name.name, name.namespace);
         if service.addresses.is_empty() {
             let mut hosts = self.hosts(name);
@@ -261,14 +262,6 @@ fn reversed(digits: &[&str]) -> Option<Ipv6Addr> {
     let digits: Vec<u32> = digits.iter().rev().map(digit).collect::<Option<_>>()?;
     let number = digits.iter().fold(0u128, |number, digit| number << 4 | u128::from(*digit));
     (digits.len() == 32).then(|| number.into())
-}
-
-fn text(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    }
 }
 
 #[cfg(test)]

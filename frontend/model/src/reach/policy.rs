@@ -364,7 +364,7 @@ pub fn text(ports: &[Ports]) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut before = None;
     for p in ports {
-        let name = if before == Some(p.protocol) { "" } else { p.protocol.name() };
+        let name = if before == Some(p.protocol) { "" } else { p.protocol.as_str() };
         before = Some(p.protocol);
         let numbers = match (p.first, p.last) {
             (0 | 1, u16::MAX) => String::new(),
@@ -374,21 +374,6 @@ pub fn text(ports: &[Ports]) -> String {
         parts.push([name, &numbers].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "));
     }
     parts.join(", ")
-}
-
-/// As Kubernetes writes it.
-pub trait Named {
-    fn name(self) -> &'static str;
-}
-
-impl Named for Protocol {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::Sctp => "SCTP",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 mod service;
 
-use super::policy::{self, Direction, End, Labels, Named, Policy};
+use super::policy::{self, Direction, End, Labels, Policy};
 use crate::kube::{EndpointSlice, Ingress, Node, Pod, Service};
 use crate::link::link_sentence;
 use crate::node;
@@ -257,7 +257,7 @@ impl Walk<'_> {
         let list = |policies: &[(String, String)]| {
             policies.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ")
         };
-        let port = format!("{} {}", protocol.name(), targets.first().map_or(0, |target| target.port));
+        let port = format!("{} {}", protocol.as_str(), targets.first().map_or(0, |target| target.port));
         let (what, none, next) = match direction {
             Direction::Egress => (Word::StepEgress, Word::ReachFreeOut, Word::NextEgress),
             Direction::Ingress => (Word::StepIngress, Word::ReachFreeIn, Word::NextIngress),
