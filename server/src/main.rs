@@ -72,12 +72,17 @@ struct Common {
     edge: EdgeArgs,
 }
 
+/// So many tasks run before sockets are looked at again. Hundreds run in a row where many watchers are told of a change; a
+/// write that arrives meanwhile shouldn't wait for most of them (docs/performance.md).
+const TASKS_BETWEEN_SOCKETS: u32 = 13;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("LONGSHORE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.enable_all().event_interval(TASKS_BETWEEN_SOCKETS).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "can't start threads");

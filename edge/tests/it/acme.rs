@@ -1,5 +1,4 @@
-//! Certificates from a real authority: Debian's `pebble`, which fetches challenges from the edge and refuses one nonce in
-//! twenty.
+//! Certificates from a real authority: Debian's `pebble`, which fetches challenges from the edge.
 
 use crate::support::*;
 use longshore_e2e::Pebble;

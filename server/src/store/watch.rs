@@ -145,8 +145,11 @@ impl Feed {
 
     /// What is queued, at most about `TAKEN_BYTES` of it: the rest stays where it counts.
     pub fn take(&self) -> Option<WatchItem> {
+        let turn = self.queue.lock().turn.take();
+        if let Some(turn) = turn {
+            turn.taken();
+        }
         let mut queue = self.queue.lock();
-        queue.turn = None;
         if queue.changes.is_empty() {
             return queue.ended.map(WatchItem::Ended);
         }
