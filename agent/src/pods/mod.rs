@@ -1,6 +1,7 @@
 //! Pods: from the desired object to running containers and back to a status.
 //!
-//! Pure: [`plan`] (what to do next), [`status`] (what to say), [`admission`], [`security`], [`resources`],
+//! Pure: [`plan`] (what to do next), [`status`] (what to say), [`told`]
+//! (what the server knows), [`admission`], [`security`], [`resources`],
 //! [`environment`], [`backoff`], [`spec`].
 //! With I/O: the worker of each pod, and the manager that watches the cluster for pods of this node.
 
@@ -20,6 +21,7 @@ pub mod security;
 pub mod services;
 pub mod spec;
 pub mod status;
+pub mod told;
 pub mod view;
 pub mod worker;
 

@@ -14,6 +14,7 @@ use super::admission::{self, Refusal};
 use super::network::{Identity, NetworkError};
 use super::plan::{self, Ending, Input, Memory, Plan, Step};
 use super::pulls::Pulls;
+use super::told::Told;
 use super::{desired, environment, spec};
 use crate::node::context::Context;
 use crate::probes::Probes;
@@ -60,11 +61,11 @@ pub struct Worker {
     ips: Vec<IpAddr>,
     /// As the network knows it.
     identity: Option<Identity>,
-    /// What the server has last accepted.
-    said: PodStatus,
+    /// What the server knows.
+    told: Told,
     last: PodStatus,
     unsaid: bool,
-    /// The newest version of the object that `said` was compared with.
+    /// The newest version of the object that `told` was compared with.
     heard: u64,
 }
 
@@ -86,7 +87,7 @@ impl Worker {
             ips: Vec::new(),
             identity: None,
             last: said.clone(),
-            said,
+            told: Told::new(said),
             unsaid: false,
             heard: 0,
         }
@@ -130,7 +131,7 @@ impl Worker {
             }
             if let Some(word) = word {
                 let answered = word.say().await;
-                self.told(answered);
+                self.answered(answered);
             }
             if leaves {
                 if self.bury(&pod, &records, removed).await {
@@ -265,7 +266,7 @@ impl Worker {
             }
         };
         if let Some(answered) = answered {
-            self.told(answered);
+            self.answered(answered);
         }
     }
 

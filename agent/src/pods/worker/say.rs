@@ -3,6 +3,7 @@
 use super::Worker;
 use crate::node::events::Precedence;
 use crate::pods::plan::{Ending, Plan};
+use crate::pods::told::Told;
 use crate::pods::{spec, status};
 use crate::runtime::Record;
 use jiff::Timestamp;
@@ -19,6 +20,8 @@ pub struct Word {
     api: Api<Pod>,
     name: String,
     patch: Value,
+    /// What the server knew before it, and knows after.
+    before: PodStatus,
     status: PodStatus,
     precedence: Precedence,
 }
@@ -27,6 +30,7 @@ pub struct Word {
 pub enum Answer {
     /// The server has it; with the object that came of it, unless that is gone.
     Taken {
+        before: PodStatus,
         status: PodStatus,
         object: Option<Box<Pod>>,
     },
@@ -35,14 +39,14 @@ pub enum Answer {
 
 impl Word {
     pub async fn say(self) -> Answer {
-        let Self { api, name, patch, status, precedence } = self;
+        let Self { api, name, patch, before, status, precedence } = self;
         let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
         let answered = tokio::time::timeout(PATIENCE, api.patch_status(&name, &params, &patch)).await;
         drop(precedence);
         match answered {
-            Ok(Ok(object)) => Answer::Taken { status, object: Some(Box::new(object)) },
+            Ok(Ok(object)) => Answer::Taken { before, status, object: Some(Box::new(object)) },
             // Gone: there is nobody to tell. (A conflict may pass; where another pod has the name, we hear of it soon.)
-            Ok(Err(kube::Error::Api(refusal))) if refusal.code == 404 => Answer::Taken { status, object: None },
+            Ok(Err(kube::Error::Api(refusal))) if refusal.code == 404 => Answer::Taken { before, status, object: None },
             Ok(Err(error)) => {
                 tracing::debug!(pod = name, %error, "a status was not written");
                 Answer::NotTaken
@@ -83,33 +87,45 @@ impl Worker {
         self.last = status;
         self.context.pods.said(spec::uid(pod), &self.last);
         let removed = self.wanted.borrow().removed;
-        let Some(patch) = status::patch(spec::uid(pod), &self.said, &self.last).filter(|_| !removed) else {
+        let Some(patch) = status::patch(spec::uid(pod), self.told.said(), &self.last).filter(|_| !removed) else {
             self.unsaid = false;
             return None;
         };
         let api = Api::namespaced(self.context.client.clone(), spec::namespace(pod));
         let precedence = self.context.events.precede();
-        Some(Word { api, name: spec::name(pod).to_owned(), patch, status: self.last.clone(), precedence })
+        let (before, status) = (self.told.said().clone(), self.last.clone());
+        Some(Word { api, name: spec::name(pod).to_owned(), patch, before, status, precedence })
     }
 
-    pub(super) fn told(&mut self, answer: Answer) {
+    pub(super) fn answered(&mut self, answer: Answer) {
         self.unsaid = matches!(answer, Answer::NotTaken);
-        if let Answer::Taken { status, object } = answer {
-            self.said = status;
-            // What others wrote before it is in there, too.
-            object.iter().for_each(|pod| self.hear(pod));
+        if let Answer::Taken { before, status, object } = answer {
+            match object {
+                Some(pod) => {
+                    self.told.taken(&before, status, pod.status.as_ref().unwrap_or(&PodStatus::default()));
+                    // What others wrote before it is in there, too, also where the watch was faster.
+                    if version(&pod) >= self.heard {
+                        self.compare(&pod);
+                    }
+                }
+                None => self.told = Told::new(status),
+            }
         }
     }
 
-    /// Compares what the server has with what was said, unless it is older than our own last word.
+    /// Compares what the server has with what was said, unless it was heard already.
     pub(super) fn hear(&mut self, pod: &Pod) {
-        let version = version(pod);
-        if let Some(status) = pod.status.as_ref().filter(|_| version > self.heard) {
-            self.heard = version;
-            status::overruled(&mut self.last, status);
-            if status::overruled(&mut self.said, status) {
-                self.wake.notify_one();
-            }
+        if version(pod) > self.heard {
+            self.compare(pod);
+        }
+    }
+
+    fn compare(&mut self, pod: &Pod) {
+        let Some(status) = &pod.status else { return };
+        self.heard = version(pod);
+        status::overruled(&mut self.last, status);
+        if self.told.hear(status) {
+            self.wake.notify_one();
         }
     }
 }
