@@ -1,6 +1,7 @@
 //! The rules of `metadata`, the same for every kind (`apimachinery/pkg/api/validation/objectmeta.go` and
 //! `apiserver/pkg/registry/rest`): what the server fills in, what a client may not set, what may never change.
 
+use super::apply;
 use crate::resources::Resource;
 use jiff::Timestamp;
 use longshore_api::field::{Error, Path};
@@ -97,7 +98,11 @@ pub fn fill_create(tree: &mut Value, namespace: &str, uid: String, now: Timestam
 pub fn fill_update(tree: &mut Value, old: &Value) {
     let metadata = of(tree);
     metadata.remove("selfLink");
-    metadata.remove("managedFields");
+    // Who owns what is the server's to say; a client can only have it forgotten.
+    let reset = metadata.remove("managedFields").is_some_and(|managed| apply::is_reset(&managed));
+    if let (false, Some(managed)) = (reset, old["metadata"].get("managedFields")) {
+        metadata.insert("managedFields".into(), managed.clone());
+    }
     for kept in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "name", "namespace"] {
         let absent = matches!(metadata.get(kept), None | Some(Value::Null)) || metadata[kept] == "";
         if let (true, Some(value)) = (absent, old["metadata"].get(kept)) {

@@ -8,6 +8,7 @@
 pub mod admission;
 mod answer;
 pub mod api;
+mod apply;
 pub mod authorize;
 pub mod binding;
 mod body;

@@ -67,6 +67,8 @@ pub struct PatchOptions {
     pub dry_run: bool,
     pub field_manager: String,
     pub field_validation: FieldValidation,
+    /// Takes over what others have set: for apply only.
+    pub force: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +213,7 @@ mod parse {
                 dry_run: dry_run(query, KIND)?,
                 field_manager: field_manager(query, KIND)?,
                 field_validation: FieldValidation::from_query(query, KIND)?,
+                force: query.has("force").then(|| query.flag("force")),
             })
         }
     }

@@ -2,6 +2,7 @@
 
 use super::answer::{self, Form};
 use super::api::{Api, Context, Deleted, Written};
+use super::apply;
 use super::authorize::Attributes;
 use super::binding::Binding;
 use super::body::Received;
@@ -231,12 +232,20 @@ impl<A: Authenticator> Shell<A> {
         body: Body,
     ) -> Result<Response<Body>, Status> {
         let (view, form) = view(&call, resource)?;
-        let kind = PatchKind::of(content_type(&call.parts))?;
+        let applies = apply::is_spoken(content_type(&call.parts));
+        let kind = if applies { None } else { Some(PatchKind::of(content_type(&call.parts))?) };
         let options = PatchOptions::from_query(&call.query)?;
+        options.check(applies)?;
         let received = self.budget.read(&call.parts, body).await?;
-        let patch = Patch { kind, body: &received.bytes };
         let Attributes { namespace, name, .. } = &call.asked;
         let part = part.map(|p| p.name);
+        let Some(kind) = kind else {
+            let body = &received.bytes;
+            let written = self.api.apply(&call.cx, resource, namespace, name, part, body, &options).await?;
+            let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+            return Ok(answered(code, &view, form, &written, &[]));
+        };
+        let patch = Patch { kind, body: &received.bytes };
         let written = self.api.patch(&call.cx, resource, namespace, name, part, patch, &options).await?;
         if part == Some("scale") {
             return scale_answer(resource, &written, form);

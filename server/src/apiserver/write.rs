@@ -8,7 +8,7 @@ use super::api::{self, Api, Context, Written};
 use super::decode::Target;
 use super::options::{CreateOptions, PatchOptions, UpdateOptions};
 use super::patch::{self, PatchKind};
-use super::{errors, metadata};
+use super::{apply, errors, metadata};
 use crate::resources::{self, Resource};
 use crate::store::{Key, Object, Revision, Write, WriteError};
 use longshore_api::Status;
@@ -52,9 +52,17 @@ impl Amended {
     }
 }
 
+/// Whose an object's fields are after a write.
+pub(super) enum Owners {
+    /// What was written is the writer's.
+    Noted,
+    /// As apply has found (`metadata.managedFields`).
+    Are(Option<Value>),
+}
+
 /// Which part of an object a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Main,
     Status,
     /// A namespace's `spec.finalizers`.
@@ -63,7 +71,7 @@ enum Part {
 }
 
 impl Part {
-    fn of(subresource: Option<&str>) -> Result<Self, Status> {
+    pub fn of(subresource: Option<&str>) -> Result<Self, Status> {
         match subresource {
             None | Some("") => Ok(Self::Main),
             Some("status") => Ok(Self::Status),
@@ -84,6 +92,19 @@ impl Api {
         body: Value,
         options: &CreateOptions,
     ) -> Result<Written, Status> {
+        self.make(cx, resource, namespace, body, options, None).await
+    }
+
+    /// Creates an object whose fields have these owners (`metadata.managedFields`), or none.
+    pub(super) async fn make(
+        &self,
+        cx: &Context,
+        resource: &'static Resource,
+        namespace: &str,
+        body: Value,
+        options: &CreateOptions,
+        managed: Option<Value>,
+    ) -> Result<Written, Status> {
         let kind = api::stored(resource);
         let mut body = own_version(resource, body);
         let given = metadata::text(&body, "namespace");
@@ -101,6 +122,9 @@ impl Api {
                 metadata::of(&mut tree).insert("name".into(), name.into());
             }
             let warnings = self.judge_create(cx, kind, namespace, &mut tree)?;
+            if let Some(managed) = &managed {
+                metadata::of(&mut tree).insert("managedFields".into(), managed.clone());
+            }
             if resource.stored.is_some() {
                 // A newer view of a kind may ask more of new objects than the stored one: Events do.
                 refuse(kind, &tree, &(resource.validate)(&tree))?;
@@ -179,7 +203,7 @@ impl Api {
         let amended = self
             .amend(cx, resource, key, options.dry_run, |old, object| {
                 same_object(resource, &body, object)?;
-                let (step, said) = self.judge_update(cx, resource, part, body.clone(), old)?;
+                let (step, said) = self.judge_update(cx, resource, part, body.clone(), old, Owners::Noted)?;
                 warnings = said;
                 Ok(step)
             })
@@ -225,7 +249,7 @@ impl Api {
                 };
                 same_place(&body, namespace, name)?;
                 same_object(resource, &body, object)?;
-                let (step, said) = self.judge_update(cx, resource, part, body, old)?;
+                let (step, said) = self.judge_update(cx, resource, part, body, old, Owners::Noted)?;
                 warnings = patched.warnings;
                 warnings.extend(said);
                 Ok(step)
@@ -235,13 +259,14 @@ impl Api {
     }
 
     /// What becomes of `old` when `body` is to replace it (or a part of it).
-    fn judge_update(
+    pub(super) fn judge_update(
         &self,
         cx: &Context,
         resource: &'static Resource,
         part: Part,
         body: Value,
         old: &Value,
+        owners: Owners,
     ) -> Result<(Step, Vec<String>), Status> {
         let kind = api::stored(resource);
         let mut new = match part {
@@ -280,6 +305,17 @@ impl Api {
             Part::Finalize => {}
         }
         refuse(kind, &new, &problems)?;
+        match owners {
+            Owners::Noted => {
+                let message = Target::from(kind).message()?;
+                let (manager, api_version) = (&cx.field_manager, resource.api_version());
+                let now = metadata::time(cx.now);
+                let note = apply::Note { message, manager, api_version: &api_version, subresource, now: &now };
+                note.updated(old, &mut new);
+            }
+            Owners::Are(Some(managed)) => drop(metadata::of(&mut new).insert("managedFields".into(), managed)),
+            Owners::Are(None) => drop(metadata::of(&mut new).remove("managedFields")),
+        }
         let warnings = if part == Part::Main { (kind.warnings)(&new, Some(old)) } else { Vec::new() };
         let step = if is_released(&new) {
             Step::Remove(new)
@@ -393,7 +429,7 @@ fn namespaces_differ() -> Status {
 }
 
 /// The body of an update names the object that the path names.
-fn same_place(body: &Value, namespace: &str, name: &str) -> Result<(), Status> {
+pub(super) fn same_place(body: &Value, namespace: &str, name: &str) -> Result<(), Status> {
     match metadata::text(body, "name") {
         "" => {
             return Err(Status::bad_request(format!(
@@ -414,7 +450,7 @@ fn same_place(body: &Value, namespace: &str, name: &str) -> Result<(), Status> {
 }
 
 /// The body was made from the object as it is, where it says from which.
-fn same_object(resource: &'static Resource, body: &Value, object: &Object) -> Result<(), Status> {
+pub(super) fn same_object(resource: &'static Resource, body: &Value, object: &Object) -> Result<(), Status> {
     let name = &object.key.name;
     let uid = metadata::text(body, "uid");
     if !uid.is_empty() && *uid != *object.uid {

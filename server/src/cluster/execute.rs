@@ -182,6 +182,7 @@ impl Executor {
             dry_run: false,
             field_manager: cx.field_manager.clone(),
             field_validation: FieldValidation::Ignore,
+            force: None,
         };
         let resource = kind(&key.resource)?;
         self.api.patch(&cx, resource, &key.namespace, &key.name, subresource, patch, &options).await?;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod app;
+mod applying;
 mod authorization;
 mod crowds;
 mod edge;

@@ -1,8 +1,7 @@
 //! The patches: JSON patch, JSON merge patch and strategic merge patch, each a function from tree and body to tree.
 //!
 //! All end the same way: what comes out is decoded as if it had been a body, so that a patch can't bring in what a
-//! body couldn't. Server-side apply, the fourth, takes other inputs (managed fields, a manager) and will stand beside
-//! them; until then its content type is answered 415 with the list of those that are spoken.
+//! body couldn't. Server-side apply, the fourth, takes other inputs (managed fields, a manager): [`super::apply`].
 
 #[cfg(test)]
 mod cases;
@@ -30,8 +29,12 @@ pub enum PatchKind {
 }
 
 /// The media types of patches, as a 415 lists them.
-pub const ACCEPTED: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+pub const ACCEPTED: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    super::apply::MEDIA_TYPE,
+];
 
 impl PatchKind {
     /// Parameters of the content type don't count.

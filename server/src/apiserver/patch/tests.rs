@@ -35,12 +35,13 @@ fn pod(tree: &Value) -> &Value {
 #[test]
 fn content_types_choose_the_patch() {
     assert_eq!(PatchKind::of(Some("application/merge-patch+json; charset=utf-8")).unwrap(), PatchKind::Merge);
-    let status = PatchKind::of(Some("application/apply-patch+yaml")).unwrap_err();
+    let status = PatchKind::of(Some("application/json")).unwrap_err();
     assert_eq!(status.code, 415);
     assert_eq!(
         status.message,
         "the body of the request was in an unknown format - accepted media types include: \
-         application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+         application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+         application/apply-patch+yaml"
     );
 }
 
