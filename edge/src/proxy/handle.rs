@@ -47,6 +47,7 @@ pub async fn handle(
         broken: None,
         busy: None,
         place: None,
+        share: None,
         _running: running,
     };
     let (parts, body) = request.into_parts();
@@ -105,6 +106,15 @@ async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: A
     }
     if let Some((status, location)) = redirect(rule, client, trusted, &shared, &request) {
         return answer::redirect(exchange, status, location);
+    }
+    if let Some(cluster) = &exchange.cluster {
+        match shared.limits.take(cluster, &rule.source, &policy.limits, exchange.client) {
+            Ok(share) => exchange.share = share,
+            Err(over) => {
+                count(&shared.metrics.refused);
+                return answer::too_many(exchange, request.grpc, over);
+            }
+        }
     }
     let limit = policy.body_limit.unwrap_or(u64::MAX).min(shared.settings.body_limit);
     if request.body.size_hint().lower() > limit {
