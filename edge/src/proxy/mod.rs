@@ -72,7 +72,7 @@ pub struct Settings {
     pub upstream_idle: Duration,
     /// Endpoints that are tried before a request is given up.
     pub tries: usize,
-    /// For what is being answered when the edge stops.
+    /// For what is being answered when the edge stops, and for a tunnel whose endpoint is gone.
     pub drain: Duration,
 }
 
@@ -197,7 +197,7 @@ impl Edge {
     }
 
     /// All live endpoints of a backend that the cluster's routes name. Those that were there before keep their connections; the
-    /// others get no new request.
+    /// others get no new request, and lose their tunnels once they are gone.
     pub fn set_endpoints(&self, cluster: &ClusterId, backend: &Backend, behind: Behind) {
         let mut pools = self.shared.pools.write();
         let of_cluster = pools.entry(cluster.clone()).or_default();

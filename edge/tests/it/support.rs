@@ -129,7 +129,7 @@ impl TestEdge {
     /// As a Service says what its endpoints speak.
     pub fn speak(&self, endpoints: &[SocketAddr], protocol: Option<Protocol>) {
         let targets = endpoints.iter().map(|address| Target { address: *address, node: "n1".into() }).collect();
-        self.edge.set_endpoints(&cluster(), &backend("web"), Behind { targets, protocol, sticky: false });
+        self.edge.set_endpoints(&cluster(), &backend("web"), Behind { targets, protocol, ..Behind::default() });
     }
 
     /// A request of its own connection, in bytes; everything that is answered until the connection ends.
