@@ -7,6 +7,7 @@ use ipnet::IpNet;
 pub use longshore_api::edge::Source as CertificateSource;
 use longshore_api::network::Name;
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Everything that one cluster has the edge serve.
@@ -37,7 +38,7 @@ pub struct Rule {
     /// Empty where a filter answers.
     pub backends: Vec<Weighted>,
     pub policy: Policy,
-    /// The object it was made of, for logs and events.
+    /// The object it was made of, for logs and events. Its rules share what a client may ask ([`Limits`]).
     pub source: Name,
 }
 
@@ -106,6 +107,31 @@ pub struct Policy {
     /// Who may come; empty: everybody.
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
+    pub limits: Limits,
+}
+
+/// What one client may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    pub per_second: Option<Rate>,
+    pub per_minute: Option<Rate>,
+    /// Requests that run at once.
+    pub at_once: Option<usize>,
+    /// Who may ask anything.
+    pub free: Vec<IpNet>,
+}
+
+/// So many requests on an average, and so many at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub requests: NonZeroU32,
+    pub burst: NonZeroU32,
+}
+
+impl Limits {
+    pub fn any(&self) -> bool {
+        self.per_second.is_some() || self.per_minute.is_some() || self.at_once.is_some()
+    }
 }
 
 impl Default for Policy {
@@ -118,6 +144,7 @@ impl Default for Policy {
             protocol: Protocol::Http,
             allow: Vec::new(),
             deny: Vec::new(),
+            limits: Limits::default(),
         }
     }
 }
@@ -158,7 +185,7 @@ impl Routes {
         self.all_rules().flat_map(|rule| &rule.backends).map(|weighted| &weighted.backend).collect()
     }
 
-    fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+    pub(crate) fn all_rules(&self) -> impl Iterator<Item = &Rule> {
         self.hosts.iter().flat_map(|h| h.rules.iter().chain(&h.fallback)).chain(&self.default)
     }
 

@@ -17,6 +17,8 @@ pub struct Target {
 pub struct Behind {
     /// The ready endpoints, or, where none is ready, those that end and still serve.
     pub targets: BTreeSet<Target>,
+    /// Every endpoint that there is, in whatever state: a tunnel to one that gets no new requests goes on.
+    pub standing: BTreeSet<Target>,
     /// What they speak, where the Service says so.
     pub protocol: Option<model::Protocol>,
     /// A client stays with its endpoint (`sessionAffinity: ClientIP`).
@@ -46,13 +48,14 @@ pub fn behind<'a>(
         Port::Number(number) => p.port == *number,
         Port::Name(name) => p.name == *name,
     })?;
-    let (mut ready, mut ending) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ready, mut ending, mut standing) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for slice in slices {
         let Some(target) = slice.ports.iter().find(|p| p.name == port.name && p.protocol == protocol) else {
             continue;
         };
         for endpoint in &slice.endpoints {
             let at = Target { address: SocketAddr::new(endpoint.address, target.port), node: endpoint.node.clone() };
+            standing.insert(at.clone());
             if endpoint.ready {
                 ready.insert(at);
             } else if endpoint.serving && endpoint.terminating {
@@ -65,7 +68,7 @@ pub fn behind<'a>(
     if targets.iter().any(|target| target.address.is_ipv4()) {
         targets.retain(|target| target.address.is_ipv4());
     }
-    Some(Behind { targets, protocol: spoken(&port.app_protocol), sticky: service.affinity_seconds.is_some() })
+    Some(Behind { targets, standing, protocol: spoken(&port.app_protocol), sticky: service.affinity_seconds.is_some() })
 }
 
 #[cfg(test)]
@@ -96,6 +99,9 @@ mod tests {
         assert_eq!(found(std::slice::from_ref(&six), Port::Number(80)), Some(vec!["[fd00::1]:8080 n1".into()]));
         assert_eq!(found(&[six, both[1].clone()], Port::Number(80)), Some(vec!["10.0.0.1:8080 n1".into()]));
         assert_eq!(found(&both[..1], Port::Name("http".into())), Some(vec!["10.0.0.2:8080 n2".into()]));
+        let standing = behind(&service, &both, &Port::Number(80), Protocol::Tcp).unwrap().standing;
+        let standing: Vec<_> = standing.into_iter().map(|target| target.node).collect();
+        assert_eq!(standing, ["n1", "n2", "n3"]);
         assert_eq!(found(&[], Port::Number(80)), Some(vec![]));
         assert_eq!(found(&both, Port::Name("dns".into())), None);
         assert_eq!(found(&both, Port::Number(8080)), None);

@@ -1,9 +1,10 @@
 //! What an Ingress says by annotations: `longshore.dev/NAME`, or the same name as ingress-nginx has it, with its meaning.
 
-use crate::model::{Policy, Protocol};
+use crate::model::{Limits, Policy, Protocol, Rate};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 const OURS: &str = "longshore.dev/";
@@ -11,7 +12,7 @@ const NGINX: &str = "nginx.ingress.kubernetes.io/";
 
 /// Those that keep somebody out, and that this edge doesn't know: an Ingress that has one isn't served at all, for serving
 /// it would open what was meant to be closed.
-const GUARDS: [&str; 15] = [
+const GUARDS: [&str; 12] = [
     "auth-secret",
     "auth-signin",
     "auth-tls-secret",
@@ -21,13 +22,13 @@ const GUARDS: [&str; 15] = [
     "configuration-snippet",
     "enable-global-auth",
     "enable-modsecurity",
-    "limit-connections",
-    "limit-rpm",
-    "limit-rps",
     "modsecurity-snippet",
     "satisfy",
     "server-snippet",
 ];
+
+/// What a client may ask at one moment, as a multiple of its rate.
+const BURST: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
 /// The annotations of one Ingress, read. What couldn't be read is in `problems`, and as if it weren't there.
 #[derive(Debug, Default)]
@@ -92,14 +93,29 @@ impl<'a> Reader<'a> {
         self.read(name, "number of seconds from 1 to 86400", read)
     }
 
-    fn ranges(&mut self, names: [&str; 2]) -> Result<Vec<IpNet>, String> {
-        let Some((name, text)) = names.iter().find_map(|name| Some((*name, self.text(name)?))) else {
-            return Ok(Vec::new());
-        };
-        let range = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        let ranges: Option<Vec<IpNet>> = text.split(',').map(|part| range(part.trim())).collect();
-        ranges.ok_or_else(|| format!("annotation {name}: {text:?} is no list of address ranges; it is not served"))
+    /// Read; what can't be is a reason not to serve, since it was to keep somebody out.
+    fn guard<T>(&self, name: &str, what: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, String> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let wrong = || format!("annotation {name}: {text:?} is no {what}; it is not served");
+        read(text).map(Some).ok_or_else(wrong)
     }
+
+    /// The first of these names that is there.
+    fn either<'n>(&self, names: [&'n str; 2]) -> &'n str {
+        names.into_iter().find(|name| self.text(name).is_some()).unwrap_or(names[0])
+    }
+}
+
+const RANGES: &str = "list of address ranges";
+
+fn ranges(text: &str) -> Option<Vec<IpNet>> {
+    let range = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    text.split(',').map(|part| range(part.trim())).collect()
+}
+
+/// Some(None) is no limit.
+fn limit(text: &str) -> Option<Option<NonZeroU32>> {
+    text.parse().ok().filter(|number| *number <= 1_000_000).map(NonZeroU32::new)
 }
 
 /// A size as nginx writes it: `8m`, `512k`, `0` for no limit. Some(None) is no limit.
@@ -175,13 +191,32 @@ impl Annotations {
             (["allowlist-source-range", "whitelist-source-range"], &mut policy.allow),
             (["denylist-source-range", "blacklist-source-range"], &mut policy.deny),
         ] {
-            match from.ranges(names) {
-                Ok(read) => *ranges = read,
+            match from.guard(from.either(names), RANGES, self::ranges) {
+                Ok(read) => *ranges = read.unwrap_or_default(),
                 Err(why) => refused = Some(why),
             }
         }
+        match limits(from) {
+            Ok(read) => policy.limits = read,
+            Err(why) => refused = Some(why),
+        }
         self.refused = self.refused.take().or(refused);
     }
+}
+
+/// Without a burst or a list of the free that can be read, more is refused, not less: these are said and ignored.
+fn limits(from: &mut Reader<'_>) -> Result<Limits, String> {
+    let [per_second, per_minute, at_once] =
+        ["limit-rps", "limit-rpm", "limit-connections"].map(|name| from.guard(name, "number up to 1000000", limit));
+    let times = |text: &str| text.parse().ok().filter(|times: &NonZeroU32| times.get() <= 1000);
+    let times = from.read("limit-burst-multiplier", "number from 1 to 1000", times).unwrap_or(BURST);
+    let rate = |requests: NonZeroU32| Rate { requests, burst: requests.saturating_mul(times) };
+    Ok(Limits {
+        per_second: per_second?.flatten().map(rate),
+        per_minute: per_minute?.flatten().map(rate),
+        at_once: at_once?.flatten().and_then(|number| usize::try_from(number.get()).ok()),
+        free: from.read(from.either(["limit-allowlist", "limit-whitelist"]), RANGES, ranges).unwrap_or_default(),
+    })
 }
 
 fn redirect(from: &mut Reader<'_>) -> Option<(String, u16)> {
@@ -261,5 +296,49 @@ mod tests {
         let allowed = read(&[("nginx.ingress.kubernetes.io/whitelist-source-range", "10.0.0.0/8, 192.0.2.7")]);
         assert_eq!(allowed.refused, None);
         assert_eq!(allowed.policy.allow.len(), 2);
+    }
+
+    #[test]
+    fn what_a_client_may_ask() {
+        let rate = |requests, burst| {
+            Some(Rate { requests: NonZeroU32::new(requests).unwrap(), burst: NonZeroU32::new(burst).unwrap() })
+        };
+        let limited = read(&[
+            ("nginx.ingress.kubernetes.io/limit-rps", "2"),
+            ("longshore.dev/limit-rpm", "90"),
+            ("longshore.dev/limit-connections", "3"),
+            ("nginx.ingress.kubernetes.io/limit-whitelist", "10.0.0.0/8, 2001:db8::1"),
+        ]);
+        let limits = limited.policy.limits;
+        assert_eq!((limits.per_second, limits.per_minute, limits.at_once), (rate(2, 10), rate(90, 450), Some(3)));
+        assert_eq!(limits.free, ["10.0.0.0/8".parse().unwrap(), "2001:db8::1/128".parse::<IpNet>().unwrap()]);
+        assert_eq!((limited.refused, limited.problems), (None, Vec::new()));
+        let steady = read(&[("longshore.dev/limit-rps", "1000000"), ("longshore.dev/limit-burst-multiplier", "1")]);
+        assert_eq!(steady.policy.limits, Limits { per_second: rate(1_000_000, 1_000_000), ..Limits::default() });
+        let none = read(&[("longshore.dev/limit-rps", "0"), ("longshore.dev/limit-whitelist", "10.0.0.0/8")]);
+        assert!(!none.policy.limits.any());
+    }
+
+    #[test]
+    fn a_limit_that_cant_be_read_refuses_the_whole_and_what_softens_it_is_ignored() {
+        for (name, text) in [("limit-rps", "ten"), ("limit-rpm", "-1"), ("limit-connections", "1000001")] {
+            let why = format!("annotation {name}: {text:?} is no number up to 1000000; it is not served");
+            assert_eq!(read(&[(&format!("longshore.dev/{name}"), text)]).refused, Some(why));
+        }
+        let soft = read(&[
+            ("longshore.dev/limit-rps", "1"),
+            ("longshore.dev/limit-burst-multiplier", "0"),
+            ("longshore.dev/limit-allowlist", "10.0.0.0/33"),
+        ]);
+        assert_eq!(soft.policy.limits.per_second.map(|rate| rate.burst.get()), Some(5));
+        assert_eq!(soft.policy.limits.free, []);
+        assert_eq!(soft.refused, None);
+        assert_eq!(
+            soft.problems,
+            [
+                "annotation limit-burst-multiplier: \"0\" is no number from 1 to 1000; it is ignored",
+                "annotation limit-allowlist: \"10.0.0.0/33\" is no list of address ranges; it is ignored",
+            ]
+        );
     }
 }

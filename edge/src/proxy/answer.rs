@@ -2,7 +2,8 @@
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use super::limits::Over;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 /// Whether a request is gRPC, whose clients read a status from headers of a 200.
@@ -21,6 +22,17 @@ pub fn refusal(mut exchange: Exchange, grpc: bool, status: StatusCode, why: &'st
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// A client has asked for more than it may (RFC 6585 §4); when it may again is told in whole seconds, rather later than sooner.
+pub fn too_many(exchange: Exchange, grpc: bool, over: Over) -> Response<ResponseBody> {
+    let mut answer =
+        refusal(exchange, grpc, StatusCode::TOO_MANY_REQUESTS, "there are too many requests of this client");
+    if let Over::Rate(wait) = over {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        answer.headers_mut().insert(RETRY_AFTER, seconds.max(1).into());
+    }
     answer
 }
 

@@ -3,9 +3,16 @@
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 pub struct Counts<K>(Arc<Mutex<HashMap<K, usize>>>);
+
+impl<K> Clone for Counts<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// One of them; given back when it is dropped.
 pub struct Counted<K: Hash + Eq> {
@@ -42,6 +49,14 @@ impl<K: Hash + Eq> Drop for Counted<K> {
     }
 }
 
+/// Who is one client. Who has at least one address of IPv6 has 2⁶⁴ of them.
+pub fn counted_as(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +69,12 @@ mod tests {
         assert!(counts.take("b", 2).is_some());
         drop(held);
         assert!(counts.0.lock().is_empty());
+    }
+
+    #[test]
+    fn clients_of_ipv6_are_counted_by_their_network() {
+        let counted = |ip: &str| counted_as(ip.parse().unwrap()).to_string();
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(counted("192.0.2.1"), "192.0.2.1");
     }
 }

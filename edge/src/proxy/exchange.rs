@@ -31,6 +31,8 @@ pub struct Exchange {
     pub broken: Option<String>,
     pub busy: Option<Busy>,
     pub place: Option<Counted<String>>,
+    /// Among the requests of its client, where these are limited.
+    pub share: Option<Counted<IpAddr>>,
     /// On its connection, which isn't idle meanwhile.
     pub _running: Running,
 }

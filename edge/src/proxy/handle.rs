@@ -47,6 +47,7 @@ pub async fn handle(
         broken: None,
         busy: None,
         place: None,
+        share: None,
         _running: running,
     };
     let (parts, body) = request.into_parts();
@@ -106,6 +107,15 @@ async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: A
     if let Some((status, location)) = redirect(rule, client, trusted, &shared, &request) {
         return answer::redirect(exchange, status, location);
     }
+    if let Some(cluster) = &exchange.cluster {
+        match shared.limits.take(cluster, &rule.source, &policy.limits, exchange.client) {
+            Ok(share) => exchange.share = share,
+            Err(over) => {
+                count(&shared.metrics.refused);
+                return answer::too_many(exchange, request.grpc, over);
+            }
+        }
+    }
     let limit = policy.body_limit.unwrap_or(u64::MAX).min(shared.settings.body_limit);
     if request.body.size_hint().lower() > limit {
         return refuse(exchange, StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than allowed");
@@ -116,9 +126,9 @@ async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: A
         return refuse(exchange, StatusCode::SERVICE_UNAVAILABLE, "there are too many requests for this host");
     }
     let cluster = exchange.cluster.clone();
-    let pool =
-        choose(&rule.backends).zip(cluster).and_then(|(backend, cluster)| shared.pool(&cluster, &backend.backend));
-    let Some(pool) = pool.filter(|pool| !pool.upstreams().is_empty()) else {
+    let chosen = choose(&rule.backends).zip(cluster);
+    let found = chosen.and_then(|(to, cluster)| Some((shared.pool(&cluster, &to.backend)?, &to.backend)));
+    let Some((pool, backend)) = found.filter(|(pool, _)| !pool.upstreams().is_empty()) else {
         return refuse(exchange, StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready");
     };
     let grpc = request.grpc;
@@ -136,16 +146,17 @@ async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: A
     match forward::send(&shared, &pool, head, body, policy, exchange.client).await {
         Ok(answered) => {
             let forward::Answered { response, busy, connection } = answered;
+            let upstream = busy.0.clone();
             exchange.busy = Some(busy);
             exchange.status = response.status().as_u16();
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return match on_client {
-                    Some(on_client) => tunnel::switch(exchange, response, on_client),
+                    Some(on_client) => tunnel::switch(exchange, response, on_client, upstream, backend.clone()),
                     None => answer::refusal(exchange, grpc, StatusCode::BAD_GATEWAY, "the endpoint switched unasked"),
                 };
             }
-            if let (Sender::Http1(sender), Some(busy)) = (connection, &exchange.busy) {
-                busy.0.clone().keep(sender, protocol, shared.settings.upstream_kept);
+            if let Sender::Http1(sender) = connection {
+                upstream.keep(sender, protocol, shared.settings.upstream_kept);
             }
             pass_back(exchange, response, policy.read)
         }

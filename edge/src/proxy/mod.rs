@@ -8,6 +8,7 @@ mod exchange;
 mod forward;
 mod handle;
 mod headers;
+mod limits;
 pub mod metrics;
 mod proxied;
 mod serve;
@@ -25,7 +26,9 @@ use crate::table::{Claims, Entry, Table};
 use crate::tls::Certificate;
 use counts::Counts;
 use dial::Dialer;
+use governor::clock::MonotonicClock;
 use ipnet::IpNet;
+use limits::Limits;
 use longshore_api::ids::ClusterId;
 use metrics::{Family, Metrics};
 use parking_lot::{Mutex, RwLock};
@@ -69,7 +72,7 @@ pub struct Settings {
     pub upstream_idle: Duration,
     /// Endpoints that are tried before a request is given up.
     pub tries: usize,
-    /// For what is being answered when the edge stops.
+    /// For what is being answered when the edge stops, and for a tunnel whose endpoint is gone.
     pub drain: Duration,
 }
 
@@ -116,6 +119,7 @@ pub(crate) struct Shared {
     places: Arc<Semaphore>,
     addresses: Counts<IpAddr>,
     hosts: Counts<String>,
+    limits: Limits,
     tls: Arc<ServerConfig>,
 }
 
@@ -127,7 +131,7 @@ impl Drop for Sweeper {
     }
 }
 
-/// How often kept connections are looked at.
+/// How often kept connections and limits of clients are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 
 impl Edge {
@@ -145,6 +149,7 @@ impl Edge {
             metrics: Metrics::default(),
             addresses: Counts::new(),
             hosts: Counts::new(),
+            limits: Limits::new(MonotonicClock),
             tls: serve::tls_config(shared.clone()),
         });
         let weak = Arc::downgrade(&shared);
@@ -170,6 +175,7 @@ impl Edge {
                 named
             });
         }
+        self.shared.limits.set(cluster, &routes);
         let entry = Entry { cluster: cluster.clone(), claims: Arc::new(claims), routes: Arc::new(routes) };
         let mut entries = self.shared.entries.lock();
         entries.insert(cluster.clone(), entry);
@@ -186,11 +192,12 @@ impl Edge {
             pool.1.end();
         }
         self.shared.certificates.write().remove(cluster);
+        self.shared.limits.forget(cluster);
         self.shared.metrics.forget(cluster);
     }
 
     /// All live endpoints of a backend that the cluster's routes name. Those that were there before keep their connections; the
-    /// others get no new request.
+    /// others get no new request, and lose their tunnels once they are gone.
     pub fn set_endpoints(&self, cluster: &ClusterId, backend: &Backend, behind: Behind) {
         let mut pools = self.shared.pools.write();
         let of_cluster = pools.entry(cluster.clone()).or_default();
@@ -249,6 +256,7 @@ impl Shared {
         for upstream in pools.iter().flat_map(|pool| pool.upstreams()) {
             upstream.sweep(self.settings.upstream_idle);
         }
+        self.limits.sweep();
     }
 
     fn trusts(&self, address: IpAddr) -> bool {

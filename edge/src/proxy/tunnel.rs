@@ -1,8 +1,11 @@
-//! After an upgrade: bytes both ways, until one end is done or nothing passed for too long.
+//! After an upgrade: bytes both ways, until one end is done, nothing passed for too long, or the endpoint is gone.
 
+use super::Shared;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::headers;
+use super::upstream::Upstream;
+use crate::model::Backend;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -17,16 +20,26 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 /// The endpoint agreed: tells the client so and passes on what follows.
-pub fn switch(mut exchange: Exchange, mut response: Response<Incoming>, client: OnUpgrade) -> Response<ResponseBody> {
+pub fn switch(
+    mut exchange: Exchange,
+    mut response: Response<Incoming>,
+    client: OnUpgrade,
+    upstream: Arc<Upstream>,
+    backend: Backend,
+) -> Response<ResponseBody> {
     let endpoint = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
     let protocol = parts.headers.get(UPGRADE).cloned().unwrap_or(HeaderValue::from_static("websocket"));
     headers::strip_hop(&mut parts.headers);
-    let idle = exchange.shared.settings.tunnel_idle;
+    let shared = exchange.shared.clone();
     tokio::spawn(async move {
         match tokio::try_join!(client, endpoint) {
             Ok((client, endpoint)) => {
-                let passed = pass(TokioIo::new(client), TokioIo::new(endpoint), idle).await;
+                let idle = shared.settings.tunnel_idle;
+                let passed = tokio::select! {
+                    passed = pass(TokioIo::new(client), TokioIo::new(endpoint), idle) => passed,
+                    () = gone(&shared, &upstream, &backend) => Err(io::Error::other("the endpoint is gone")),
+                };
                 match passed {
                     Ok(sent) => (exchange.sent, exchange.whole) = (sent, true),
                     Err(error) => exchange.broken = Some(error.to_string()),
@@ -42,6 +55,23 @@ pub fn switch(mut exchange: Exchange, mut response: Response<Incoming>, client: 
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     answer.headers_mut().insert(UPGRADE, protocol);
     answer
+}
+
+/// Ends when the endpoint has been gone for as long as what runs may take to end. One that only gets no new requests, because it
+/// isn't ready or has been told to end, isn't gone; and one that is back by then never was.
+async fn gone(shared: &Shared, upstream: &Upstream, backend: &Backend) {
+    upstream.removal().await;
+    let endpoint = &upstream.endpoint;
+    let stands = || shared.pool(&endpoint.cluster, backend).is_some_and(|pool| pool.stands(endpoint));
+    let mut stood = true;
+    loop {
+        let stands = stands();
+        if !stood && !stands {
+            return;
+        }
+        stood = stands;
+        tokio::time::sleep(shared.settings.drain).await;
+    }
 }
 
 /// Bytes that the client got.

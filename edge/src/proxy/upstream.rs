@@ -10,17 +10,20 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use longshore_api::ids::ClusterId;
 use parking_lot::Mutex;
 use rand::Rng;
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// What one backend's requests are spread over.
 #[derive(Default)]
 pub struct Pool {
     upstreams: Vec<Arc<Upstream>>,
+    standing: BTreeSet<Target>,
     /// What the Service says that they speak.
     protocol: Option<Protocol>,
     sticky: bool,
@@ -34,7 +37,7 @@ pub struct Upstream {
     idle: Mutex<Vec<Idle>>,
     /// One connection of HTTP/2 for each protocol that has it.
     shared: [tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>; 2],
-    removed: AtomicBool,
+    removed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -80,12 +83,18 @@ impl Pool {
                 old.remove();
             }
         }
-        Self { upstreams, protocol: behind.protocol, sticky: behind.sticky }
+        Self { upstreams, standing: behind.standing, protocol: behind.protocol, sticky: behind.sticky }
     }
 
     /// Nothing is behind it any more.
     pub fn end(&self) {
         self.upstreams.iter().for_each(|upstream| upstream.remove());
+    }
+
+    /// Whether there is this endpoint still, in whatever state.
+    pub fn stands(&self, endpoint: &Endpoint) -> bool {
+        let same = |target: &Target| target.address == endpoint.address && target.node == endpoint.node;
+        self.upstreams.iter().any(|upstream| upstream.endpoint == *endpoint) || self.standing.iter().any(same)
     }
 
     /// What is spoken to its endpoints: as the route says, or else as the Service does.
@@ -142,7 +151,7 @@ impl Upstream {
             health: Mutex::default(),
             idle: Mutex::default(),
             shared: Default::default(),
-            removed: AtomicBool::new(false),
+            removed: watch::Sender::new(false),
         }
     }
 
@@ -162,11 +171,17 @@ impl Upstream {
     }
 
     pub fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Acquire)
+        *self.removed.borrow()
+    }
+
+    /// Ends when it is removed.
+    pub async fn removal(&self) {
+        // The sender is our own, so that it can't be gone.
+        let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
     }
 
     fn remove(&self) {
-        self.removed.store(true, Ordering::Release);
+        self.removed.send_replace(true);
         self.idle.lock().clear();
         for shared in &self.shared {
             if let Ok(mut shared) = shared.try_lock() {
@@ -234,7 +249,7 @@ impl Upstream {
     fn put(&self, sender: http1::SendRequest<RequestBody>, protocol: Protocol, most: usize) {
         let mut idle = self.idle.lock();
         // Looked at under the lock, so that nothing is kept after the removal emptied it.
-        if idle.len() < most && !self.removed.load(Ordering::Acquire) {
+        if idle.len() < most && !self.is_removed() {
             idle.push(Idle { protocol, since: Instant::now(), sender });
         }
     }
@@ -308,7 +323,7 @@ mod tests {
     fn behind(ports: Vec<u16>, sticky: bool) -> Pool {
         let target = |port: u16| Target { node: "n".into(), address: ([10, 0, 0, 1], port).into() };
         let targets = ports.into_iter().map(target).collect();
-        Pool::default().replace(&ClusterId::new("c-1"), Behind { targets, protocol: None, sticky })
+        Pool::default().replace(&ClusterId::new("c-1"), Behind { targets, sticky, ..Behind::default() })
     }
 
     fn client(number: u8) -> IpAddr {

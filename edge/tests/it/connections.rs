@@ -1,18 +1,16 @@
 use crate::support::*;
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Empty, Full};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use longshore_edge::{Claims, Settings};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 #[tokio::test]
 async fn connections_to_endpoints_are_kept_and_those_of_removed_ones_are_ended() {
@@ -78,21 +76,6 @@ async fn requests_are_spread() {
         seen.insert(got(&test.get("a.com", "/").await.1)["by"].to_string());
     }
     assert_eq!(seen.len(), 3);
-}
-
-/// An endpoint that answers when it is let: who is inside counts up the first, and each permit of the second lets one out.
-async fn held() -> (SocketAddr, Arc<Semaphore>, Arc<Semaphore>) {
-    let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (inside, held) = (entered.clone(), gate.clone());
-    let slow = endpoint(move |_| {
-        let (inside, held) = (inside.clone(), held.clone());
-        async move {
-            inside.add_permits(1);
-            let _ = held.acquire().await;
-            Response::new(Full::from("done"))
-        }
-    });
-    (slow.await, entered, gate)
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ impl Port {
 
     fn endpoints(&self, endpoints: &[SocketAddr]) {
         let targets = endpoints.iter().map(|address| Target { address: *address, node: "n1".into() }).collect();
-        self.forward.set_endpoints(Behind { targets, protocol: None, sticky: false });
+        self.forward.set_endpoints(Behind { targets, ..Behind::default() });
     }
 
     async fn client(&self) -> UdpSocket {

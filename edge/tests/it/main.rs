@@ -6,6 +6,7 @@ mod acme;
 mod connections;
 mod datagrams;
 mod http;
+mod limits;
 mod routes;
 mod tls;
 mod upgrades;

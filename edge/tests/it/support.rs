@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Connects by TCP, and counts. Datagrams lead everywhere but to one address.
 #[derive(Default)]
@@ -129,7 +129,7 @@ impl TestEdge {
     /// As a Service says what its endpoints speak.
     pub fn speak(&self, endpoints: &[SocketAddr], protocol: Option<Protocol>) {
         let targets = endpoints.iter().map(|address| Target { address: *address, node: "n1".into() }).collect();
-        self.edge.set_endpoints(&cluster(), &backend("web"), Behind { targets, protocol, sticky: false });
+        self.edge.set_endpoints(&cluster(), &backend("web"), Behind { targets, protocol, ..Behind::default() });
     }
 
     /// A request of its own connection, in bytes; everything that is answered until the connection ends.
@@ -198,6 +198,21 @@ pub async fn echo(name: &'static str) -> SocketAddr {
         Response::new(Full::from(got.to_string()))
     })
     .await
+}
+
+/// An endpoint that answers when it is let: who is inside counts up the first, and each permit of the second lets one out.
+pub async fn held() -> (SocketAddr, Arc<Semaphore>, Arc<Semaphore>) {
+    let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (inside, held) = (entered.clone(), gate.clone());
+    let slow = endpoint(move |_| {
+        let (inside, held) = (inside.clone(), held.clone());
+        async move {
+            inside.add_permits(1);
+            let _ = held.acquire().await;
+            Response::new(Full::from("done"))
+        }
+    });
+    (slow.await, entered, gate)
 }
 
 /// What an echo answered.
