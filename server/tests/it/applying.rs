@@ -100,6 +100,20 @@ async fn writes_of_all_kinds_are_noted_once_something_is_applied() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_set_to_nothing_is_set() {
+    let app = TestApp::new().await;
+    let client = app.owner();
+    let web = format!("{DEPLOYMENTS}/web");
+    apply(&client, &web, "fieldManager=a", &WEB.replace("  replicas: 2", "  replicas: 2\n  paused: true")).await;
+    let running = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {paused: false, replicas: 0}}";
+    assert_eq!(apply(&client, &web, "fieldManager=b", running).await.status, 409);
+    let taken = apply(&client, &web, "fieldManager=b&force=true", running).await;
+    assert!(taken.body["spec"].get("paused").is_none(), "{}", taken.text);
+    assert_eq!(taken.body["spec"]["replicas"], 0);
+    assert_eq!(owner(&taken.body, "b").unwrap()["fieldsV1"]["f:spec"], json!({"f:paused": {}, "f:replicas": {}}));
+}
+
+#[tokio::test]
 async fn a_status_is_applied_by_itself() {
     let app = TestApp::new().await;
     let client = app.owner();

@@ -166,6 +166,35 @@ impl Shape {
         Ok(())
     }
 
+    /// `decoded` with just the fields that were `written`: without those that Go's types add, with those that they leave
+    /// out for being zero.
+    pub fn as_written(self, written: &Value, mut decoded: Value) -> Value {
+        match (self, written, &mut decoded) {
+            (Self::Struct(_) | Self::Map(_), Value::Object(written), Value::Object(map)) => {
+                map.retain(|name, _| written.contains_key(name));
+                for (name, written) in written {
+                    let known = match self {
+                        Self::Struct(message) => message.member(name).is_some(),
+                        _ => true,
+                    };
+                    match map.remove(name) {
+                        Some(value) => drop(map.insert(name.clone(), self.member(name).as_written(written, value))),
+                        None if known && !written.is_null() => drop(map.insert(name.clone(), written.clone())),
+                        None => {}
+                    }
+                }
+            }
+            (Self::List(..), Value::Array(written), Value::Array(list)) if written.len() == list.len() => {
+                for (written, value) in written.iter().zip(list) {
+                    let (Self::List(_, inner), given) = (self, value.take()) else { continue };
+                    *value = inner.shape().as_written(written, given);
+                }
+            }
+            _ => {}
+        }
+        decoded
+    }
+
     /// The fields that both have, and have otherwise.
     pub fn changed(self, old: &Value, new: &Value) -> Fields {
         let mut fields = Fields::default();

@@ -1,6 +1,8 @@
 //! The verb: a patch of the media type [`MEDIA_TYPE`], which makes what isn't there.
 
+use super::shape::Shape;
 use super::{MEDIA_TYPE, Note};
+use crate::apiserver::FieldValidation;
 use crate::apiserver::api::{self, Api, Context, Written};
 use crate::apiserver::decode::{self, Target};
 use crate::apiserver::metadata;
@@ -56,7 +58,8 @@ impl Api {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         let (kind, api_version, now) = (api::stored(resource), resource.api_version(), metadata::time(cx.now));
-        let mut wanted = api::to_storage(resource, decoded.tree);
+        let whole = Shape::Struct(Target::from(resource).message()?);
+        let mut wanted = api::to_storage(resource, whole.as_written(&decode::written(body)?, decoded.tree));
         let place = metadata::of(&mut wanted);
         for (field, value) in [("name", name), ("namespace", namespace)] {
             if !value.is_empty() && place.get(field).is_none_or(|given| given.is_null() || given == "") {
@@ -76,7 +79,8 @@ impl Api {
         let apply = |live: Option<&Value>| {
             let mut new = note.applied(live, &wanted, force).map_err(|refusal| refusal.status(&shown()))?;
             let managed = metadata::of(&mut new).remove("managedFields");
-            Ok::<_, Status>((new, managed))
+            let new = decode::tree(&new, &Target::from(kind), FieldValidation::Ignore).map_err(Status::bad_request)?;
+            Ok::<_, Status>((new.tree, managed))
         };
         for _ in 0..ATTEMPTS {
             let mut warnings = decoded.warnings.clone();

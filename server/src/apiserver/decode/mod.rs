@@ -128,6 +128,12 @@ pub fn body(
     }
 }
 
+/// A YAML (or JSON) body as it is written, which says more than its decoded form: that a field was set to nothing.
+pub(crate) fn written(bytes: &[u8]) -> Result<Value, Status> {
+    let document = yaml::document(&String::from_utf8_lossy(bytes));
+    document.map(|document| document.tree).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
+}
+
 /// A tree that was changed since it was decoded (by a patch, by a controller) → as `body` would have it. The error is
 /// the bare sentence, which callers put into theirs.
 pub(crate) fn tree(value: &Value, target: &Target<'_>, validation: FieldValidation) -> Result<Strict, String> {
