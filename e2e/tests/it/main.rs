@@ -1,5 +1,6 @@
 //! Whole-system tests, each a story that a user could tell.
 
+mod applying;
 mod browser;
 mod connections;
 mod crashes;

@@ -47,7 +47,7 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn query() -> impl Strategy<Value = String> {
-    let key = "(labelSelector|fieldSelector|limit|continue|resourceVersion|resourceVersionMatch|timeoutSeconds|sendInitialEvents|allowWatchBookmarks|fieldManager|fieldValidation|dryRun|propagationPolicy|gracePeriodSeconds|orphanDependents|pretty|includeObject|container|command|tailLines|sinceTime|x)";
+    let key = "(labelSelector|fieldSelector|limit|continue|resourceVersion|resourceVersionMatch|timeoutSeconds|sendInitialEvents|allowWatchBookmarks|fieldManager|fieldValidation|force|dryRun|propagationPolicy|gracePeriodSeconds|orphanDependents|pretty|includeObject|container|command|tailLines|sinceTime|x)";
     let value = prop_oneof![
         Just("true".to_string()),
         Just("0".into()),
