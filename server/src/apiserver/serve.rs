@@ -224,7 +224,7 @@ impl<A: Authenticator> Shell<A> {
         Ok(answered(code, &view, form, &written, &decoded.warnings))
     }
 
-    async fn patch(
+    async fn apply(
         &self,
         call: Call,
         resource: &'static Resource,
@@ -232,20 +232,34 @@ impl<A: Authenticator> Shell<A> {
         body: Body,
     ) -> Result<Response<Body>, Status> {
         let (view, form) = view(&call, resource)?;
-        let applies = apply::is_spoken(content_type(&call.parts));
-        let kind = if applies { None } else { Some(PatchKind::of(content_type(&call.parts))?) };
         let options = PatchOptions::from_query(&call.query)?;
-        options.check(applies)?;
+        options.check(true)?;
         let received = self.budget.read(&call.parts, body).await?;
         let Attributes { namespace, name, .. } = &call.asked;
-        let part = part.map(|p| p.name);
-        let Some(kind) = kind else {
-            let body = &received.bytes;
-            let written = self.api.apply(&call.cx, resource, namespace, name, part, body, &options).await?;
-            let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-            return Ok(answered(code, &view, form, &written, &[]));
-        };
+        let (part, body) = (part.map(|p| p.name), &received.bytes);
+        let written = self.api.apply(&call.cx, resource, namespace, name, part, body, &options).await?;
+        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        Ok(answered(code, &view, form, &written, &[]))
+    }
+
+    async fn patch(
+        &self,
+        call: Call,
+        resource: &'static Resource,
+        part: Option<&Subresource>,
+        body: Body,
+    ) -> Result<Response<Body>, Status> {
+        if apply::is_spoken(content_type(&call.parts)) {
+            return self.apply(call, resource, part, body).await;
+        }
+        let (view, form) = view(&call, resource)?;
+        let kind = PatchKind::of(content_type(&call.parts))?;
+        let options = PatchOptions::from_query(&call.query)?;
+        options.check(false)?;
+        let received = self.budget.read(&call.parts, body).await?;
         let patch = Patch { kind, body: &received.bytes };
+        let Attributes { namespace, name, .. } = &call.asked;
+        let part = part.map(|p| p.name);
         let written = self.api.patch(&call.cx, resource, namespace, name, part, patch, &options).await?;
         if part == Some("scale") {
             return scale_answer(resource, &written, form);

@@ -54,7 +54,7 @@ impl Amended {
 
 /// Whose an object's fields are after a write.
 pub(super) enum Owners {
-    /// What was written is the writer's.
+    /// What was written is the writer's, where owners are noted.
     Noted,
     /// As apply has found (`metadata.managedFields`).
     Are(Option<Value>),
@@ -306,6 +306,7 @@ impl Api {
         }
         refuse(kind, &new, &problems)?;
         match owners {
+            Owners::Noted if !apply::is_noted(&new) => {}
             Owners::Noted => {
                 let message = Target::from(kind).message()?;
                 let (manager, api_version) = (&cx.field_manager, resource.api_version());

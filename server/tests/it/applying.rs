@@ -83,6 +83,9 @@ async fn writes_of_all_kinds_are_noted_once_something_is_applied() {
     let made = client.post(maps, map(json!({"x": "1"}))).await;
     assert!(made.body["metadata"].get("managedFields").is_none());
     let path = format!("{maps}/m");
+    let changed = client.merge(&path, json!({"data": {"z": "1"}})).await;
+    assert!(changed.body["metadata"].get("managedFields").is_none());
+    client.merge(&path, json!({"data": {"z": null}})).await;
     let applied = apply(&client, &path, "fieldManager=a", &map(json!({"y": "1"})).to_string()).await;
     assert_eq!(applied.body["data"], json!({"x": "1", "y": "1"}));
     assert!(owner(&applied.body, "before-first-apply").is_some());

@@ -25,6 +25,7 @@ use longshore_api::Status;
 use managers::{Manager, Who};
 use serde_json::Value;
 use shape::Shape;
+use std::collections::HashSet;
 
 /// Of a patch that is applied; its body is YAML or JSON.
 pub const MEDIA_TYPE: &str = "application/apply-patch+yaml";
@@ -105,11 +106,8 @@ impl Note<'_> {
         (set, before.without(&after))
     }
 
-    /// Notes an update of an object whose fields have owners: `new` gets its `managedFields`.
+    /// Notes an update of an object whose owners are noted ([`is_noted`]): `new` gets its `managedFields`.
     pub fn updated(&self, old: &Value, new: &mut Value) {
-        if !metadata::is_set(new, "managedFields") {
-            return;
-        }
         let (set, gone) = self.difference(old, new);
         if set.is_empty() && gone.is_empty() {
             return;
@@ -138,7 +136,7 @@ impl Note<'_> {
         self.shape().check(wanted).map_err(|(at, why)| Refusal::Unclear(at, why))?;
         match self.try_applied(live, wanted, force) {
             Err(Refusal::Conflicts(conflicts)) if self.manager == KUBECTL => {
-                let noted = live.map_or_else(Fields::default, |live| self.last_applied(live)).paths();
+                let noted = live.map(|live| self.last_applied(live)).unwrap_or_default();
                 let left: Vec<_> = conflicts.into_iter().filter(|(_, path)| !noted.contains(path)).collect();
                 match left.is_empty() {
                     true => self.try_applied(live, wanted, true),
@@ -197,11 +195,16 @@ impl Note<'_> {
     }
 
     /// What kubectl has noted at the object by its own way of applying.
-    fn last_applied(&self, live: &Value) -> Fields {
+    fn last_applied(&self, live: &Value) -> HashSet<String> {
         let noted = live["metadata"]["annotations"][LAST_APPLIED].as_str();
         let tree = noted.and_then(|text| serde_json::from_str::<Value>(text).ok());
-        tree.map_or_else(Fields::default, |tree| self.fields(&tree))
+        tree.map(|tree| self.fields(&tree).paths().into_iter().collect()).unwrap_or_default()
     }
+}
+
+/// Whether an object's fields have owners: somebody has applied it.
+pub fn is_noted(tree: &Value) -> bool {
+    metadata::is_set(tree, "managedFields")
 }
 
 /// Without what is nobody's.

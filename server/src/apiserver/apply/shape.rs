@@ -6,7 +6,7 @@
 use super::fields::{Element, Fields, field, item};
 use crate::apiserver::schema::{self, Field, Kind, Label, Merge, Message, schema};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How a place is merged.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,12 @@ pub enum Unclear {
     NoKey(String),
     #[error("duplicate entries for key {0}")]
     Twice(String),
+}
+
+/// Where each item stands first.
+fn places<'a>(items: &'a [(Option<Element>, Shape, &Value)]) -> HashMap<&'a Element, usize> {
+    let named = items.iter().enumerate().filter_map(|(at, (name, ..))| Some((name.as_ref()?, at)));
+    named.rev().collect()
 }
 
 fn is_blank(value: &Value) -> bool {
@@ -208,11 +214,12 @@ impl Shape {
             }
             (Self::Set, ..) => {}
             (Self::List(..), Value::Array(old), Value::Array(new)) => {
-                let old = self.items(old);
+                let items = self.items(old);
+                let places = places(&items);
                 for (element, shape, new) in self.items(new) {
-                    let was = old.iter().find(|(name, ..)| element.is_some() && *name == element);
-                    if let (Some(element), Some((_, _, old))) = (element, was) {
-                        fields.put(element, shape.changed(old, new));
+                    let Some(element) = element else { continue };
+                    if let Some(at) = places.get(&element) {
+                        fields.put(element, shape.changed(&old[*at], new));
                     }
                 }
             }
@@ -245,7 +252,8 @@ impl Shape {
     /// The applied order counts; items of others stand where they stood between the shared ones.
     fn merge_lists(self, live: &[Value], applied: &[Value]) -> Vec<Value> {
         let (live, applied) = (self.items(live), self.items(applied));
-        let find = |element: &Option<Element>| live.iter().position(|(name, ..)| element.is_some() && name == element);
+        let places = places(&live);
+        let find = |element: &Option<Element>| element.as_ref().and_then(|name| places.get(name).copied());
         let wanted: HashSet<&Element> = applied.iter().filter_map(|(name, ..)| name.as_ref()).collect();
         let others = |name: &Option<Element>| name.as_ref().is_none_or(|name| !wanted.contains(name));
         let mut shared = applied.iter().filter(|(name, ..)| find(name).is_some()).peekable();

@@ -45,7 +45,9 @@ impl Object {
         let now = self.now();
         let mut new = self.tree.clone();
         change(&mut new);
-        self.note(manager, subresource, &now).updated(&self.tree, &mut new);
+        if is_noted(&new) {
+            self.note(manager, subresource, &now).updated(&self.tree, &mut new);
+        }
         self.tree = new;
     }
 

@@ -33,8 +33,7 @@ impl PatchOptions {
 
 /// Whether a content type is apply's.
 pub fn is_spoken(content_type: Option<&str>) -> bool {
-    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case(MEDIA_TYPE)
+    decode::media_type(content_type) == MEDIA_TYPE
 }
 
 impl Api {
@@ -53,13 +52,13 @@ impl Api {
         if !matches!(part, Part::Main | Part::Status) {
             return Err(Status::unsupported_media_type(&patch::ACCEPTED[..3]));
         }
-        let decoded = decode::body(Some("application/yaml"), body, &Target::from(resource), options.field_validation)?;
+        let (decoded, written) = decode::with_written(body, &Target::from(resource), options.field_validation)?;
         if metadata::is_set(&decoded.tree, "managedFields") {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         let (kind, api_version, now) = (api::stored(resource), resource.api_version(), metadata::time(cx.now));
         let whole = Shape::Struct(Target::from(resource).message()?);
-        let mut wanted = api::to_storage(resource, whole.as_written(&decode::written(body)?, decoded.tree));
+        let mut wanted = api::to_storage(resource, whole.as_written(&written, decoded.tree));
         let place = metadata::of(&mut wanted);
         for (field, value) in [("name", name), ("namespace", namespace)] {
             if !value.is_empty() && place.get(field).is_none_or(|given| given.is_null() || given == "") {

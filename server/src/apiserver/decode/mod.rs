@@ -95,16 +95,20 @@ enum Encoding {
 }
 
 impl Encoding {
-    /// A body without a content type is JSON, as in Kubernetes. Parameters (`charset=utf-8`) don't count.
+    /// A body without a content type is JSON, as in Kubernetes.
     fn of(content_type: Option<&str>) -> Result<Self, Status> {
-        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        match essence.to_ascii_lowercase().as_str() {
+        match media_type(content_type).as_str() {
             "" | "application/json" => Ok(Self::Json),
             "application/yaml" => Ok(Self::Yaml),
             "application/vnd.kubernetes.protobuf" => Ok(Self::Protobuf),
             _ => Err(Status::unsupported_media_type(&ACCEPTED)),
         }
     }
+}
+
+/// Of a `Content-Type` header, in lower case. Parameters (`charset=utf-8`) don't count.
+pub(crate) fn media_type(content_type: Option<&str>) -> String {
+    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Decodes a request's body.
@@ -118,20 +122,30 @@ pub fn body(
     target: &Target<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    if bytes.len() > MAX_BODY {
-        return Err(Status::too_large(format!("Request entity too large: limit is {MAX_BODY}")));
-    }
+    bounded(bytes)?;
     match Encoding::of(content_type)? {
         Encoding::Json => json::body(bytes, target, validation),
-        Encoding::Yaml => yaml::body(bytes, target, validation),
+        Encoding::Yaml => yaml::body(bytes, target, validation).map(|(decoded, _)| decoded),
         Encoding::Protobuf => protobuf::body(bytes, target, validation),
     }
 }
 
-/// A YAML (or JSON) body as it is written, which says more than its decoded form: that a field was set to nothing.
-pub(crate) fn written(bytes: &[u8]) -> Result<Value, Status> {
-    let document = yaml::document(&String::from_utf8_lossy(bytes));
-    document.map(|document| document.tree).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))
+/// A YAML (or JSON) body, and the same as it is written, which says more than its decoded form: that a field was set to
+/// nothing.
+pub(crate) fn with_written(
+    bytes: &[u8],
+    target: &Target<'_>,
+    validation: FieldValidation,
+) -> Result<(Decoded, Value), Status> {
+    bounded(bytes)?;
+    yaml::body(bytes, target, validation)
+}
+
+pub(crate) fn bounded(bytes: &[u8]) -> Result<(), Status> {
+    match bytes.len() > MAX_BODY {
+        true => Err(Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"))),
+        false => Ok(()),
+    }
 }
 
 /// A tree that was changed since it was decoded (by a patch, by a controller) → as `body` would have it. The error is

@@ -22,7 +22,8 @@ const MAX_ALIASED: usize = 4 * 1024 * 1024;
 /// Duplicate keys that are reported.
 const MAX_DUPLICATES: usize = 100;
 
-pub fn body(bytes: &[u8], target: &Target<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+/// Decoded, and as it is written.
+pub fn body(bytes: &[u8], target: &Target<'_>, validation: FieldValidation) -> Result<(Decoded, Value), Status> {
     let text = String::from_utf8_lossy(bytes);
     let document = document(&text).map_err(|why| unrecognized(target, &format!("yaml: {why}"), bytes))?;
     let text_at = |field| match document.tree.get(field) {
@@ -45,7 +46,8 @@ pub fn body(bytes: &[u8], target: &Target<'_>, validation: FieldValidation) -> R
     }
     found.check_version(target)?;
     head(&mut tree, target);
-    judge(Strict { tree, complaints }, validation, |why| found.refuse(target, why))
+    let decoded = judge(Strict { tree, complaints }, validation, |why| found.refuse(target, why))?;
+    Ok((decoded, document.tree))
 }
 
 /// One YAML document as JSON.

@@ -37,10 +37,8 @@ pub const ACCEPTED: [&str; 4] = [
 ];
 
 impl PatchKind {
-    /// Parameters of the content type don't count.
     pub fn of(content_type: Option<&str>) -> Result<Self, Status> {
-        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        match essence.to_ascii_lowercase().as_str() {
+        match decode::media_type(content_type).as_str() {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic),
@@ -60,9 +58,7 @@ pub fn apply(
     target: &Target<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    if body.len() > decode::MAX_BODY {
-        return Err(Status::too_large(format!("Request entity too large: limit is {}", decode::MAX_BODY)));
-    }
+    decode::bounded(body)?;
     let strict = validation != FieldValidation::Ignore;
     let (patch, duplicates) = any::document(body).map_err(|why| unreadable(kind, strict, &why))?;
     // A patch's duplicates are complaints like those of the outcome.
