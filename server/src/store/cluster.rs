@@ -532,9 +532,7 @@ impl Cluster {
             let open = places.into_iter().zip(answers).filter(|(_, answer)| match answer {
                 // Written again or deleted since: nothing is left to do.
                 Ok(_) | Err(WriteError::Conflict | WriteError::NotFound | WriteError::AlreadyExists) => false,
-                Err(WriteError::Busy { .. } | WriteError::Unavailable(_) | WriteError::Full | WriteError::Unknown) => {
-                    true
-                }
+                Err(_) => true,
             });
             let open: Vec<_> = open.map(|((key, revision), _)| (i64::MIN, key, revision)).collect();
             if !open.is_empty() {

@@ -38,6 +38,9 @@ pub enum WriteError {
     /// The object is no longer at the revision that the write was made from.
     #[error("the object has been modified")]
     Conflict,
+    /// 413. Surely not applied.
+    #[error("the object would be larger than {} bytes", super::object::MOST_BYTES)]
+    TooLarge,
     /// The cluster's queue is full: 429. Surely not applied.
     #[error("too many writes are waiting")]
     Busy { retry_after_seconds: u32 },

@@ -40,7 +40,7 @@ pub use cluster::{Cluster, ClusterInfo, CommitWait, Hold, Newest};
 pub use error::{StoreError, WriteError};
 pub use history::HistoryLimits;
 pub use memory::{ListQuery, Listing};
-pub use object::{Change, ChangeKind, Draft, Key, Object, ResourceName, Revision};
+pub use object::{Change, ChangeKind, Draft, Key, MOST_BYTES, Object, ResourceName, Revision};
 pub use replica::{ClusterHook, Kinds, NewCluster, Retention, Store, StoreOptions};
 pub use seal::{DataKey, KeyRing, MasterKey, SealError};
 pub use sequencer::{QueueLimits, Write};

@@ -43,6 +43,9 @@ pub struct Object {
     pub projection: Projection,
 }
 
+/// The longest JSON of an object: that of the longest request. Patches may not make one grow beyond it either.
+pub const MOST_BYTES: usize = 3 * 1024 * 1024;
+
 /// An object on its way into the log: everything but its revision, which the sequencer assigns and splices in.
 #[derive(Debug)]
 pub struct Draft {

@@ -8,7 +8,7 @@
 
 use super::error::WriteError;
 use super::history::weight;
-use super::object::{Change, ChangeKind, Draft, Key, Object, Revision};
+use super::object::{Change, ChangeKind, Draft, Key, MOST_BYTES, Object, Revision};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -33,6 +33,12 @@ impl Write {
     pub fn key(&self) -> &Key {
         let (Self::Create(draft) | Self::Update { draft, .. } | Self::Delete { draft, .. }) = self;
         &draft.key
+    }
+
+    /// What is deleted may be: it has to go somehow.
+    fn is_too_large(&self) -> bool {
+        let (Self::Create(draft) | Self::Update { draft, .. }) = self else { return false };
+        draft.head.len() + draft.tail.len() > MOST_BYTES
     }
 
     fn into_parts(self) -> (ChangeKind, Draft) {
@@ -217,6 +223,9 @@ impl Sequencer {
         };
         if let Some(error) = write.refusal(current.as_deref()) {
             return Judged::Refused { write, error, rests_on };
+        }
+        if write.is_too_large() {
+            return Judged::Turned(WriteError::TooLarge);
         }
         if self.writes >= self.limits.writes || self.bytes >= self.limits.bytes {
             return Judged::Turned(WriteError::Busy { retry_after_seconds: 1 });

@@ -157,3 +157,25 @@ async fn deployments_scale_and_reviews_say_who_asks() {
     let who = owner.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await;
     assert_eq!(who.body["status"]["userInfo"]["username"], "ann@example.com", "{}", who.text);
 }
+
+/// No request is longer than that, but patches add up.
+#[tokio::test]
+async fn an_object_cannot_grow_for_ever() {
+    let app = TestApp::new().await;
+    let owner = app.owner();
+    let container = json!({"name": "c", "image": "i", "args": ["x"]});
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    let made = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": spec});
+    assert_eq!(owner.post("/apis/apps/v1/namespaces/default/deployments", made).await.status, 201);
+    let path = "/apis/apps/v1/namespaces/default/deployments/a";
+    let grow = async |bytes: usize| {
+        let add = json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "x".repeat(bytes)}]);
+        owner.send("PATCH", path, &[("content-type", "application/json-patch+json")], add.to_string()).await
+    };
+    assert_eq!(grow(2 << 20).await.status, 200);
+    let refused = grow(2 << 20).await;
+    assert_eq!((refused.status.as_u16(), &refused.body["reason"]), (413, &json!("RequestEntityTooLarge")));
+    assert_eq!(refused.body["message"], "Request entity too large: limit is 3145728");
+    assert_eq!(grow(1).await.status, 200, "nothing is lost");
+}

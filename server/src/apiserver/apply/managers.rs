@@ -3,6 +3,11 @@
 use super::fields::Fields;
 use serde_json::{Map, Value, json};
 
+/// Of those who update an object, as in Kubernetes. Those who apply aren't counted: each of them may want to go on.
+const MOST_UPDATERS: usize = 10;
+/// Who has what those had set that are no longer told apart.
+const ANCIENT: &str = "ancient-changes";
+
 /// What a manager has set, by one way of writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manager {
@@ -74,14 +79,39 @@ pub fn read(tree: &Value) -> Vec<Manager> {
     tree["metadata"]["managedFields"].as_array().into_iter().flatten().filter_map(Manager::read).collect()
 }
 
-/// Those who have nothing are left out; none at all is no list.
+/// Those who have nothing are left out; none at all is no list. Where there are too many who update, the oldest of each version
+/// become one.
 pub fn write(mut managers: Vec<Manager>) -> Option<Value> {
     managers.retain(|manager| !manager.fields.is_empty());
+    bound(&mut managers);
     let order = |m: &Manager| {
         (!m.who.applies, m.time.clone(), m.who.name.clone(), m.api_version.clone(), m.who.subresource.clone())
     };
     managers.sort_by_cached_key(order);
     (!managers.is_empty()).then(|| managers.iter().map(Manager::write).collect())
+}
+
+/// The first of a version stays as it is for as long as no other of its version has to give way.
+fn bound(managers: &mut Vec<Manager>) {
+    let mut over = managers.iter().filter(|manager| !manager.who.applies).count().saturating_sub(MOST_UPDATERS);
+    if over == 0 {
+        return;
+    }
+    let (mut updaters, others): (Vec<_>, Vec<_>) = managers.drain(..).partition(|manager| !manager.who.applies);
+    updaters.sort_by_cached_key(|manager| (manager.time.clone(), manager.who.name.clone()));
+    let mut left: Vec<Manager> = Vec::new();
+    for manager in updaters {
+        match left.iter_mut().find(|first| first.api_version == manager.api_version) {
+            Some(first) if over > 0 => {
+                first.who = Who { name: ANCIENT.into(), applies: false, subresource: String::new() };
+                first.time = manager.time;
+                first.fields.add(&manager.fields);
+                over -= 1;
+            }
+            _ => left.push(manager),
+        }
+    }
+    managers.extend(others.into_iter().chain(left));
 }
 
 /// Whether a client asks to forget them all: a list with one empty entry.

@@ -321,6 +321,24 @@ fn what_clients_send_as_owners_is_read_without_trust() {
 }
 
 /// A pod as somebody may want it. Empty lists and maps say nothing and own nothing: they are left out.
+#[test]
+fn of_many_who_update_the_oldest_become_one() {
+    let mut object = config_map();
+    object.apply("owner", data(json!({"own": "1"})));
+    for number in 1..=14 {
+        object.update(&format!("m{number:02}"), "", |tree| tree["data"][format!("k{number:02}")] = "x".into());
+    }
+    let mut names: Vec<String> = object.owners().into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    let newest = (6..=14).map(|number| format!("m{number:02}"));
+    assert_eq!(
+        names,
+        ["ancient-changes".to_string()].into_iter().chain(newest).chain(["owner".into()]).collect::<Vec<_>>()
+    );
+    assert_eq!(object.of("ancient-changes"), [".data.k01", ".data.k02", ".data.k03", ".data.k04", ".data.k05"]);
+    assert_eq!(object.of("owner"), [".data.own"]);
+}
+
 fn wanted() -> impl Strategy<Value = Value> {
     let env = prop::collection::btree_map("[A-C]", "[0-1]", 0..3);
     let container = ("[x-y]", env, prop::option::of(prop::collection::vec("[a-b]", 0..2)));

@@ -166,7 +166,7 @@ impl World {
                     WriteError::NotFound => Did::WasNotThere,
                     WriteError::Conflict => Did::WasNot(from.expect("only those who say what was there conflict")),
                     WriteError::Busy { .. } | WriteError::Unavailable(_) | WriteError::Full => return,
-                    WriteError::Unknown => unreachable!("matched above"),
+                    WriteError::TooLarge | WriteError::Unknown => unreachable!("matched above, and all are small"),
                 }
             }
         };
