@@ -59,7 +59,7 @@ pub async fn handle(
     };
     exchange.host.clone_from(&target.host);
     if let Some(token) = target.path.strip_prefix(CHALLENGE_PATH)
-        && !client.tls
+        && !(client.tls || connect)
         && let Some(shown) = shared.challenges.http(&target.host, token).await
     {
         return answer::text(exchange, shown);
