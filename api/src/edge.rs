@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 pub const EDGE_PATH: &str = "/node/v1/edge";
 /// `GET …HOST/TOKEN`: what an authority is to find at that host (ACME's HTTP-01), as text; 404 where it asked for nothing.
 pub const CHALLENGE_PATH: &str = "/node/v1/edge-challenge/";
+/// `GET …HOST`: the [`Certificate`] that an authority is to be shown for that host (ACME's TLS-ALPN-01), which must be one that
+/// this edge serves with a certificate of its own getting; else, or where the authority asked for nothing, 404.
+pub const TLS_CHALLENGE_PATH: &str = "/node/v1/edge-tls-challenge/";
 
 /// `true`: the node is an edge. No node may say so of itself.
 pub const EDGE_LABEL: &str = "longshore.dev/edge";

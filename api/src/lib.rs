@@ -10,6 +10,7 @@ pub mod field;
 pub mod ids;
 pub mod join_token;
 pub mod meta;
+pub mod name_servers;
 pub mod names;
 pub mod network;
 pub mod network_policy;

@@ -7,6 +7,7 @@
 //!
 //! Addresses and ports have been judged by the API server; what isn't an IP address (endpoints by name) is left out.
 
+use crate::name_servers::NameServers;
 use crate::network_policy::{Part, Peers, Policy};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -31,7 +32,11 @@ pub enum Frame {
     Endpoints(Endpoints),
     Policy(Policy),
     Peers(Peers),
+    /// Those that the cluster's users chose; none while they chose none.
+    NameServers(NameServers),
     Removed(Key),
+    /// The unit can't be read now: a node goes on with what it knows of it.
+    Unread(Key),
     /// The map is whole: what came before is the state that was committed at some moment, or later.
     Synced,
 }
@@ -47,6 +52,7 @@ pub enum Key {
     Endpoints(Name),
     Policy(Name),
     Peers(Part),
+    NameServers,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -278,7 +284,8 @@ impl Frame {
             Self::Endpoints(slice) => Key::Endpoints(slice.key()),
             Self::Policy(policy) => Key::Policy(policy.key()),
             Self::Peers(peers) => Key::Peers(peers.part.clone()),
-            Self::Removed(key) => key.clone(),
+            Self::NameServers(_) => Key::NameServers,
+            Self::Removed(key) | Self::Unread(key) => key.clone(),
             Self::Synced => return None,
         })
     }
@@ -318,6 +325,7 @@ mod tests {
                 r#"{"removed":{"endpoints":{"namespace":"a","name":"web-1"}}}"#,
             ),
             (Frame::Removed(Key::Node("n1".into())), r#"{"removed":{"node":"n1"}}"#),
+            (Frame::Unread(Key::NameServers), r#"{"unread":"nameServers"}"#),
             (Frame::Synced, r#""synced""#),
         ];
         for (frame, line) in frames {

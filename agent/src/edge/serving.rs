@@ -6,7 +6,7 @@ use crate::network::map::{Known, Map};
 use crate::pods::desired;
 use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use longshore_api::edge::{self as told, CHALLENGE_PATH, Ports};
+use longshore_api::edge::{self as told, CHALLENGE_PATH, Ports, TLS_CHALLENGE_PATH};
 use longshore_api::ids::ClusterId;
 use longshore_api::network::Protocol;
 use longshore_edge::challenge::{Answering, Challenges};
@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// Of what an authority is to find.
-const LONGEST_CHALLENGE: usize = 4096;
+const LONGEST_CHALLENGE: usize = 16 * 1024;
 
 pub struct Serving {
     edge: Edge,
@@ -136,8 +136,8 @@ fn read<T: DeserializeOwned>(objects: Vec<Value>) -> Vec<T> {
 struct OfServer(Link);
 
 impl OfServer {
-    async fn ask(&self, host: &str, token: &str) -> Option<String> {
-        let response = lines::get(&self.0.opener()?, &format!("{CHALLENGE_PATH}{host}/{token}")).await.ok()?;
+    async fn ask(&self, path: String) -> Option<String> {
+        let response = lines::get(&self.0.opener()?, &path).await.ok()?;
         let body = Limited::new(response.into_body(), LONGEST_CHALLENGE).collect().await.ok()?;
         String::from_utf8(body.to_bytes().into()).ok()
     }
@@ -145,10 +145,16 @@ impl OfServer {
 
 impl Challenges for OfServer {
     fn http<'a>(&'a self, host: &'a str, token: &'a str) -> Answering<'a, String> {
-        Box::pin(self.ask(host, token))
+        Box::pin(self.ask(format!("{CHALLENGE_PATH}{host}/{token}")))
     }
 
-    fn tls<'a>(&'a self, _: &'a str) -> Answering<'a, Certificate> {
-        Box::pin(async { None })
+    fn tls<'a>(&'a self, host: &'a str) -> Answering<'a, Certificate> {
+        Box::pin(async move {
+            // The client says it, and it becomes a path.
+            let Some(Host::Exact(host)) = Host::parse(host) else { return None };
+            let text = self.ask(format!("{TLS_CHALLENGE_PATH}{host}")).await?;
+            let shown: told::Certificate = serde_json::from_str(&text).ok()?;
+            Certificate::of_challenge(shown.chain.as_bytes(), shown.key.as_bytes()).ok()
+        })
     }
 }

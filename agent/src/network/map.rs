@@ -1,6 +1,7 @@
 //! The network map as this node knows it: pushed by the server, kept on disk, the same while the server is away.
 
 use crate::pods::desired;
+use longshore_api::name_servers::NameServers;
 use longshore_api::network::{Cluster, Endpoints, Frame, Key, Name, Node, Service};
 use longshore_api::network_policy::{Part, Peers, Policy};
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +27,8 @@ pub struct Map {
     pub policies: BTreeMap<Name, Policy>,
     /// The parts of each set of peers.
     peers: HashMap<String, BTreeMap<IpAddr, Peers>>,
+    /// Those that the cluster's users chose.
+    pub name_servers: Option<Arc<NameServers>>,
 }
 
 impl Map {
@@ -89,7 +92,9 @@ impl Map {
                 self.peers.entry(peers.part.set.clone()).or_default().insert(peers.part.of, peers);
             }
             Frame::Removed(Key::Peers(part)) => self.forget_peers(part, touched),
-            Frame::Removed(Key::Cluster) | Frame::Synced => {}
+            Frame::NameServers(chosen) => self.name_servers = Some(Arc::new(chosen)),
+            Frame::Removed(Key::NameServers) => self.name_servers = None,
+            Frame::Removed(Key::Cluster) | Frame::Unread(_) | Frame::Synced => {}
         }
     }
 
@@ -122,8 +127,9 @@ impl Map {
         let slices = self.slices.values().flat_map(BTreeMap::values).cloned().map(Frame::Endpoints);
         let policies = self.policies.values().cloned().map(Frame::Policy);
         let peers = self.peers.values().flat_map(BTreeMap::values).cloned().map(Frame::Peers);
+        let chosen = self.name_servers.iter().map(|chosen| Frame::NameServers((**chosen).clone()));
         let cluster = std::iter::once(Frame::Cluster(self.cluster.clone()));
-        cluster.chain(nodes).chain(services).chain(slices).chain(peers).chain(policies).collect()
+        cluster.chain(chosen).chain(nodes).chain(services).chain(slices).chain(peers).chain(policies).collect()
     }
 }
 
@@ -190,6 +196,10 @@ impl Known {
         let mut coming = self.coming.lock();
         if frame != Frame::Synced {
             match &mut *coming {
+                // Of all units this one alone may be unread.
+                Some(map) if frame == Frame::Unread(Key::NameServers) => {
+                    map.name_servers = self.map.read().name_servers.clone();
+                }
                 Some(map) => map.apply(frame, &mut Touched::default()),
                 None => self.map.write().apply(frame, &mut self.touched.lock()),
             }
@@ -308,6 +318,28 @@ mod tests {
             map.apply(Frame::Removed(key), &mut touched);
         }
         assert_eq!(map, Map::default());
+    }
+
+    #[test]
+    fn name_servers_that_cannot_be_read_stay_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = Known::open(dir.path().join("map.json"));
+        let chosen = NameServers { upstreams: vec!["10.0.0.1:53".parse().unwrap()], ..NameServers::default() };
+        let of = |known: &Known| known.read(|map| map.name_servers.as_deref().cloned());
+        for (frames, then) in [
+            (vec![Frame::Unread(Key::NameServers), Frame::Synced], None),
+            (vec![Frame::NameServers(chosen.clone()), Frame::Synced], Some(&chosen)),
+            (vec![Frame::Unread(Key::NameServers), Frame::Synced], Some(&chosen)),
+            (vec![Frame::Synced], None),
+            (vec![Frame::Synced, Frame::NameServers(chosen.clone())], Some(&chosen)),
+            (vec![Frame::NameServers(chosen.clone()), Frame::Synced, Frame::Removed(Key::NameServers)], None),
+        ] {
+            known.take(b"");
+            known.take(&lines(&frames));
+            assert_eq!(of(&known).as_ref(), then, "{frames:?}");
+        }
+        known.take(&lines(&[Frame::NameServers(chosen.clone())]));
+        assert_eq!(Map::of(known.read(Map::frames)).name_servers.as_deref(), Some(&chosen), "it is kept on disk");
     }
 
     #[tokio::test(start_paused = true)]

@@ -94,6 +94,13 @@ pub fn datagrams_to_own(netns: &Netns, address: SocketAddr) -> io::Result<UdpSoc
     UdpSocket::from_std(socket)
 }
 
+/// A UDP socket at an address of the namespace.
+pub fn bind(netns: &Netns, address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = netns.run(|| std::net::UdpSocket::bind(address)).map_err(io::Error::other)??;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
 /// Connects from an address of the namespace.
 pub async fn connect_from(netns: &Netns, from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket(netns, address)?;

@@ -1,13 +1,14 @@
 //! The name server of a node, in real namespaces.
 
-use crate::machine::{Machine, Place, push};
+use crate::machine::{Machine, Place, WORLD, push};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use longshore_agent::network::PodNetwork;
 use longshore_agent::network::dns::Server;
 use longshore_agent::pods::network::Network;
-use longshore_api::network::{Answer, Endpoint, EndpointPort, Endpoints, Frame, Protocol, Service, ServicePort};
+use longshore_api::name_servers::NameServers;
+use longshore_api::network::{Answer, Endpoint, EndpointPort, Endpoints, Frame, Key, Protocol, Service, ServicePort};
 use nlink::netlink::namespace::Netns;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -103,9 +104,16 @@ fn addresses(message: &Message) -> Vec<IpAddr> {
     all
 }
 
-/// Answers 192.0.2.99 for `there.example.`, that nothing is for others; counts what it is asked.
+/// As [`name_server`], in the agent's own namespace.
 async fn fake_resolver(at: SocketAddr) -> Arc<AtomicUsize> {
-    let socket = UdpSocket::bind(at).await.unwrap();
+    name_server(&Netns::current().unwrap(), at, "there.example.", [192, 0, 2, 99])
+}
+
+/// Answers `ip` for `name`, that nothing is for others; counts what it is asked.
+fn name_server(netns: &Netns, at: SocketAddr, name: &'static str, ip: [u8; 4]) -> Arc<AtomicUsize> {
+    let socket = netns.run(|| std::net::UdpSocket::bind(at)).unwrap().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = UdpSocket::from_std(socket).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = asked.clone();
     tokio::spawn(async move {
@@ -116,12 +124,10 @@ async fn fake_resolver(at: SocketAddr) -> Arc<AtomicUsize> {
             let mut answer = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
             answer.metadata.recursion_available = true;
             let query = question.queries[0].clone();
-            match query.name().to_ascii().to_lowercase().as_str() {
-                "there.example." => {
-                    let data = RData::A(A(Ipv4Addr::new(192, 0, 2, 99)));
-                    answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
-                }
-                _ => answer.metadata.response_code = ResponseCode::NXDomain,
+            if query.name().to_ascii().eq_ignore_ascii_case(name) {
+                answer.add_answer(Record::from_rdata(query.name().clone(), 60, RData::A(A(ip.into()))));
+            } else {
+                answer.metadata.response_code = ResponseCode::NXDomain;
             }
             answer.add_query(query);
             socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
@@ -196,4 +202,92 @@ async fn other_names_are_asked_of_the_hosts_resolvers_once() {
     let found = here.ask("out.ns.svc.cluster.local.", RecordType::A).await.unwrap();
     assert_eq!(found.answers[0].record_type(), RecordType::CNAME);
     assert_eq!(addresses(&found), [IpAddr::from([192, 0, 2, 99])]);
+}
+
+fn chosen(stubs: &[(&str, &str)], upstreams: &[&str]) -> Frame {
+    let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+    Frame::NameServers(NameServers {
+        stubs: stubs.iter().map(|(domain, server)| ((*domain).to_owned(), vec![at(server)])).collect(),
+        upstreams: upstreams.iter().map(|server| at(server)).collect(),
+    })
+}
+
+#[tokio::test]
+async fn chosen_domains_are_asked_of_their_servers_in_pods_by_address_and_by_service() {
+    let hosts = fake_resolver("127.0.53.9:53".parse().unwrap()).await;
+    let here = Fixture::new("nameserver 127.0.53.9\n").await;
+    let (dns, ip) = here.machine.pod(&here.agent, "dns").await;
+    let asked = name_server(&dns.netns, SocketAddr::new(ip, 5353), "www.acme.local.", [192, 0, 2, 7]);
+    push(&here.agent, &[chosen(&[("acme.local", &format!("{ip}:5353"))], &[])]);
+    for _ in 0..2 {
+        let found = here.ask("www.acme.local.", RecordType::A).await.unwrap();
+        assert_eq!(addresses(&found), [IpAddr::from([192, 0, 2, 7])]);
+    }
+    assert_eq!((asked.load(Ordering::SeqCst), hosts.load(Ordering::SeqCst)), (1, 0), "then from the cache");
+    let other = here.ask("there.example.", RecordType::A).await.unwrap();
+    assert_eq!(addresses(&other), [IpAddr::from([192, 0, 2, 99])], "other names are the host's resolvers'");
+
+    // The server is known by its Service, and what is longer wins.
+    let endpoint = Endpoint {
+        address: ip,
+        ready: true,
+        serving: true,
+        terminating: false,
+        hostname: String::new(),
+        node: "n1".into(),
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
+    };
+    let slice = Endpoints {
+        namespace: "ns".into(),
+        name: "dns-1".into(),
+        service: "dns".into(),
+        ports: vec![EndpointPort { name: "dns".into(), protocol: Protocol::Udp, port: 5353 }],
+        endpoints: vec![endpoint],
+    };
+    let vip = Ipv4Addr::new(10, 96, 0, 53);
+    let both = chosen(&[("local", "10.96.0.99:53"), ("acme.local", &format!("{vip}:53"))], &[]);
+    push(&here.agent, &[Frame::Service(service("ns", "dns", &[vip])), Frame::Endpoints(slice), both]);
+    // Until the Service is in the kernel its address refuses.
+    while addresses(&here.ask("www.acme.local.", RecordType::A).await.unwrap()).is_empty() {}
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    let own = here.ask("nobody.ns.svc.cluster.local.", RecordType::A).await.unwrap();
+    assert!(own.metadata.authoritative, "the cluster's own domain stays its own");
+
+    push(&here.agent, &[Frame::Removed(Key::NameServers)]);
+    let gone = here.ask("www.acme.local.", RecordType::A).await.unwrap();
+    assert_eq!((gone.metadata.response_code, asked.load(Ordering::SeqCst)), (ResponseCode::NXDomain, 2));
+}
+
+/// Who chooses a name server must reach nothing that a pod wouldn't.
+#[tokio::test]
+async fn chosen_servers_are_asked_as_a_pod_asks_and_never_from_the_host() {
+    let here = Fixture::new("").await;
+    let (host, world) = (&here.machine.host, &here.machine.world);
+    let secret = |netns: &Netns, at: &str| name_server(netns, at.parse().unwrap(), "www.acme.local.", [192, 0, 2, 8]);
+    // One that only the host itself has, one of the agent's own namespace, another cluster's, one that anybody reaches.
+    let loopback = secret(host, "127.0.0.1:53");
+    let agents = secret(&Netns::current().unwrap(), "127.0.53.10:53");
+    let other = here.machine.agent("c-b", "10.245.0.0/24");
+    let _other = AbortOnDropHandle::new(tokio::spawn(other.clone().keep()));
+    let (stranger, at) = here.machine.pod(&other, "stranger").await;
+    let strangers = secret(&stranger.netns, &format!("{at}:53"));
+    let public = secret(world, &format!("{WORLD}:53"));
+    for server in ["127.0.0.1:53", "127.0.53.10:53", &format!("{at}:53")] {
+        push(&here.agent, &[chosen(&[("acme.local", server)], &[])]);
+        let told = here.ask("www.acme.local.", RecordType::A).await;
+        assert!(told.is_none_or(|told| told.metadata.response_code == ResponseCode::ServFail), "{server}");
+    }
+    for counter in [&loopback, &agents, &strangers] {
+        assert_eq!(counter.load(Ordering::SeqCst), 0);
+    }
+    // Our own address would be asked without end.
+    push(&here.agent, &[chosen(&[], &[&format!("{DNS}:53")])]);
+    let told = here.ask("www.acme.local.", RecordType::A).await.unwrap();
+    assert_eq!(told.metadata.response_code, ResponseCode::ServFail);
+
+    push(&here.agent, &[chosen(&[], &[&format!("{WORLD}:53")])]);
+    let told = here.ask("www.acme.local.", RecordType::A).await.unwrap();
+    assert_eq!(addresses(&told), [IpAddr::from([192, 0, 2, 8])], "by the way that pods take");
+    assert_eq!(public.load(Ordering::SeqCst), 1);
 }

@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage;
+pub mod name_servers;
 pub mod namespace;
 pub mod node_eviction;
 pub mod node_ipam;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Arc<dyn Controller>> {
         Arc::new(service_account::ServiceAccountController),
         Arc::new(root_ca::RootCaPublisher),
         Arc::new(node_ipam::NodeIpamController),
+        Arc::new(name_servers::NameServersController),
     ]
 }
 

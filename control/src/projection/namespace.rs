@@ -3,8 +3,10 @@
 use super::meta::{Condition, Meta};
 use super::read;
 use jiff::Timestamp;
+use longshore_api::name_servers::{self, NameServers};
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
 pub struct Namespace {
@@ -68,6 +70,8 @@ pub struct ConfigMap {
     pub meta: Meta,
     /// `data["ca.crt"]`, kept only of the ConfigMap whose content we answer for.
     pub root_ca: Option<String>,
+    /// Of the ConfigMap that chooses the cluster's name servers; none where it chooses none. Err: what is wrong with it.
+    pub name_servers: Option<Result<Arc<NameServers>, String>>,
 }
 
 impl ConfigMap {
@@ -76,6 +80,9 @@ impl ConfigMap {
         let root_ca = (meta.name == ROOT_CA_CONFIG_MAP)
             .then(|| object.pointer("/data/ca.crt").and_then(Value::as_str).map(str::to_string))
             .flatten();
-        Self { meta, root_ca }
+        let chooses = (meta.namespace.as_str(), meta.name.as_str()) == (name_servers::NAMESPACE, name_servers::NAME);
+        let name_servers = chooses.then(|| NameServers::read(|key| object.get("data")?.get(key)?.as_str()));
+        let name_servers = name_servers.filter(|read| read.as_ref().map_or(true, |chosen| !chosen.is_empty()));
+        Self { meta, root_ca, name_servers: name_servers.map(|read| read.map(Arc::new)) }
     }
 }

@@ -100,6 +100,16 @@ impl Edge {
     }
 }
 
+/// Whose certificate is shown there for the host, and its number. pebble's root is new with each start and can't be trusted
+/// beforehand.
+pub fn shown(at: &str) -> String {
+    let ask = format!(
+        "openssl s_client -connect {at} -servername {HOST} </dev/null 2>/dev/null | openssl x509 -noout -issuer -serial"
+    );
+    let said = Command::new("sh").args(["-c", &ask]).output().expect("openssl is installed");
+    String::from_utf8_lossy(&said.stdout).into_owned()
+}
+
 /// Sends back what comes, and to which port it does.
 const ECHO: &str = "import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -274,15 +284,7 @@ fn a_host_is_proven_and_gets_its_certificate_by_itself() {
     let record = record.rsplit_once(' ').expect("its name").1;
     assert_eq!(record, format!("_longshore.{HOST}"));
     pebble.text(record, value.trim_matches('"'));
-    // Whose it is, as the client is told: pebble's root is new with each start and can't be trusted beforehand.
-    let shown = || {
-        let ask = format!(
-            "openssl s_client -connect {} -servername {HOST} </dev/null 2>/dev/null | openssl x509 -noout -issuer -serial",
-            at(https)
-        );
-        let said = Command::new("sh").args(["-c", &ask]).output().expect("openssl is installed");
-        String::from_utf8_lossy(&said.stdout).into_owned()
-    };
+    let shown = || shown(&at(https));
     let patience = Duration::from_secs(60);
     let first = eventually("the authority's certificate is shown", patience, || {
         let said = shown();

@@ -1,11 +1,12 @@
 //! A node that is marked as an edge serves its cluster's domains itself, also while the server is away.
 
-use crate::edge::{Edge, HOST, PATIENCE, SERVICE, evil, ingress};
+use crate::edge::{Edge, HOST, PATIENCE, SERVICE, evil, ingress, shown};
 use crate::mesh::until_direct;
 use longshore_e2e::installation::free_port;
-use longshore_e2e::{Docker, Installation, Machine, eventually, sample};
+use longshore_e2e::{Docker, Installation, Machine, Pebble, eventually, sample};
 use serde_json::{Value, json};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 #[test]
 fn a_marked_node_serves_what_runs_on_another() {
@@ -95,5 +96,32 @@ fn a_marked_node_serves_what_runs_on_another() {
     eventually("nobody serves", PATIENCE, || match edge.get(&edge.secure()) {
         Err(why) if why.contains("connect") && !kept.exists() => Ok(()),
         other => Err(format!("{other:?}")),
+    });
+}
+
+/// The host's name leads to the node alone, so that only the node can prove it.
+#[test]
+fn a_node_proves_its_host_by_tls() {
+    let ip = "127.0.0.1";
+    let (server, http, https) = (free_port(ip), free_port("0.0.0.0"), free_port("0.0.0.0"));
+    let pebble = Pebble::start(ip, http, https);
+    let (server, roots) = (format!("{ip}:{server}"), pebble.roots().display().to_string());
+    let arguments = ["--edge-http", &server, "--edge-acme", &pebble.directory, "--edge-acme-roots", &roots];
+    let arguments = [&arguments[..], &["--edge-acme-challenge", "tls-alpn-01"]].concat();
+    let installation = Installation::start_with(ip, &arguments);
+    let docker = Docker::start(&installation.folder().join("docker"));
+    let _agent = installation.start_agent("worker", &docker);
+    let kubectl = installation.kubectl();
+    kubectl.wait_node_ready("worker");
+    let ports = [("http", http), ("https", https)];
+    let ports = ports.map(|(name, port)| format!("longshore.dev/edge-{name}-port={port}"));
+    kubectl.run(&["annotate", "node", "worker", &ports[0], &ports[1]]);
+    kubectl.run(&["label", "node", "worker", "longshore.dev/edge=true"]);
+    eventually("the node listens", PATIENCE, || TcpStream::connect((ip, https)).map(drop).map_err(|e| e.to_string()));
+
+    kubectl.apply(&[SERVICE, &ingress("web", HOST)].concat());
+    eventually("the authority's certificate is shown", Duration::from_secs(60), || {
+        let said = shown(&format!("{ip}:{https}"));
+        said.contains("Pebble").then_some(()).ok_or(said)
     });
 }

@@ -14,6 +14,7 @@ mod ipv6;
 mod join;
 mod main_job;
 mod mesh;
+mod name_servers;
 mod network_pages;
 mod nodes;
 mod policies;

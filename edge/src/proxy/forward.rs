@@ -9,6 +9,7 @@ use crate::model::Policy;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use hyper::ext::Protocol;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
@@ -23,6 +24,8 @@ pub struct Outgoing {
     pub uri: Uri,
     pub version: Version,
     pub headers: HeaderMap,
+    /// Of an extended `CONNECT`.
+    pub connect: Option<Protocol>,
 }
 
 impl Outgoing {
@@ -32,6 +35,9 @@ impl Outgoing {
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;
         *request.headers_mut() = self.headers.clone();
+        if let Some(protocol) = &self.connect {
+            request.extensions_mut().insert(protocol.clone());
+        }
         request
     }
 }
@@ -46,6 +52,8 @@ pub struct Answered {
 pub enum Failure {
     Connect(io::Error),
     Broken(hyper::Error),
+    /// It speaks HTTP/2, and hasn't said that it takes an extended `CONNECT`.
+    NoTunnels,
     Late,
     TooLarge,
     ClientSilent,
@@ -71,7 +79,14 @@ pub async fn send(
     while tried.len() < shared.settings.tries {
         let Some(upstream) = pool.pick(&tried, client) else { break };
         let busy = Busy::new(upstream.clone());
-        let connected = upstream.connect(&*shared.dialer, protocol, policy.connect, &shared.settings, fresh).await;
+        let connected = match head.connect {
+            Some(_) => {
+                let alone = upstream.connect_alone(&*shared.dialer, protocol, policy.connect, &shared.settings).await;
+                let Some(connected) = alone.transpose() else { return Err(Failure::NoTunnels) };
+                connected
+            }
+            None => upstream.connect(&*shared.dialer, protocol, policy.connect, &shared.settings, fresh).await,
+        };
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {

@@ -7,13 +7,14 @@ use super::metrics::count;
 use super::serve::{Client, Running};
 use super::target::{Target, target};
 use super::upstream::Sender;
+use super::websocket::{self, Tunnel};
 use super::{Shared, answer, headers, tunnel};
 use crate::model::{Filter, Protocol, Rule, Weighted};
 use crate::path::PathMatch;
 use crate::table::Table;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use rand::Rng;
@@ -50,14 +51,15 @@ pub async fn handle(
         share: None,
         _running: running,
     };
-    let (parts, body) = request.into_parts();
-    let target = match target(&parts) {
-        Ok(target) => target,
+    let (mut parts, body) = request.into_parts();
+    let asked = websocket::by_connect(&mut parts).and_then(|connect| Ok((connect, target(&parts)?)));
+    let (connect, target) = match asked {
+        Ok(asked) => asked,
         Err((status, why)) => return answer::refusal(exchange, grpc, status, why),
     };
     exchange.host.clone_from(&target.host);
     if let Some(token) = target.path.strip_prefix(CHALLENGE_PATH)
-        && !client.tls
+        && !(client.tls || connect)
         && let Some(shown) = shared.challenges.http(&target.host, token).await
     {
         return answer::text(exchange, shown);
@@ -72,7 +74,7 @@ pub async fn handle(
         let why = "this connection is for another host";
         return answer::refusal(exchange, grpc, StatusCode::MISDIRECTED_REQUEST, why);
     }
-    let request = Arrived { parts, body, target, grpc };
+    let request = Arrived { parts, body, target, grpc, connect };
     follow(exchange, &client, met.rule, request).await
 }
 
@@ -81,6 +83,8 @@ struct Arrived {
     body: Incoming,
     target: Target,
     grpc: bool,
+    /// It asks for a WebSocket in HTTP/2's way.
+    connect: bool,
 }
 
 /// A client may use one connection for several hosts whose certificate it accepted; never for those of different clusters.
@@ -133,13 +137,11 @@ async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: A
     };
     let grpc = request.grpc;
     let protocol = pool.protocol(policy);
-    let wanted = (request.parts.version == Version::HTTP_11 && !protocol.http2())
-        .then(|| headers::upgrade(&request.parts.headers))
-        .flatten()
-        .filter(|_| request.body.is_end_stream());
-    let Arrived { mut parts, body, target, .. } = request;
-    let on_client = parts.extensions.remove::<OnUpgrade>().filter(|_| wanted.is_some());
-    let Some(head) = outgoing(parts, &target, rule, protocol, &exchange, client, trusted, wanted) else {
+    let Arrived { mut parts, body, target, connect, .. } = request;
+    let on_client = parts.extensions.remove::<OnUpgrade>().filter(|_| body.is_end_stream());
+    let wanted = on_client.and_then(|client| Some((Tunnel::asked(&mut parts, connect, protocol.http2())?, client)));
+    let asked = wanted.as_ref().map(|(tunnel, _)| tunnel);
+    let Some(head) = outgoing(parts, &target, rule, protocol, &exchange, client, trusted, asked) else {
         return answer::refusal(exchange, grpc, StatusCode::BAD_REQUEST, "the path is none");
     };
     let body = RequestBody::new(body, limit, policy.send);
@@ -149,11 +151,21 @@ async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: A
             let upstream = busy.0.clone();
             exchange.busy = Some(busy);
             exchange.status = response.status().as_u16();
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return match on_client {
-                    Some(on_client) => tunnel::switch(exchange, response, on_client, upstream, backend.clone()),
-                    None => answer::refusal(exchange, grpc, StatusCode::BAD_GATEWAY, "the endpoint switched unasked"),
-                };
+            let unasked = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            match wanted {
+                Some((tunnel, client)) if tunnel.agreed(&response) => {
+                    let (client, endpoint) = ((&tunnel, client), (upstream, connection));
+                    return tunnel::switch(exchange, response, client, endpoint, backend.clone());
+                }
+                Some((tunnel, _)) if unasked || tunnel.is_agreement(response.status()) => {
+                    let why = "the endpoint agreed to something else";
+                    return answer::refusal(exchange, grpc, StatusCode::BAD_GATEWAY, why);
+                }
+                None if unasked => {
+                    let why = "the endpoint switched unasked";
+                    return answer::refusal(exchange, grpc, StatusCode::BAD_GATEWAY, why);
+                }
+                _ => {}
             }
             if let Sender::Http1(sender) = connection {
                 upstream.keep(sender, protocol, shared.settings.upstream_kept);
@@ -219,8 +231,9 @@ fn outgoing(
     exchange: &Exchange,
     client: &Client,
     trusted: bool,
-    upgrade: Option<HeaderValue>,
+    tunnel: Option<&Tunnel>,
 ) -> Option<Outgoing> {
+    let connect = tunnel.and_then(Tunnel::protocol);
     let trailers = headers::accepts_trailers(&parts.headers);
     headers::strip_hop(&mut parts.headers);
     parts.headers.remove(EXPECT);
@@ -242,14 +255,16 @@ fn outgoing(
         let scheme = if protocol.tls() { "https" } else { "http" };
         parts.uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok()?;
         parts.version = Version::HTTP_2;
-        if trailers {
+        if connect.is_some() {
+            parts.method = Method::CONNECT;
+        } else if trailers {
             parts.headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
         }
     } else {
         parts.headers.insert(HOST, HeaderValue::try_from(authority).ok()?);
         parts.uri = Uri::from(path);
         parts.version = Version::HTTP_11;
-        if let Some(protocol) = upgrade {
+        if let Some(protocol) = tunnel.and_then(Tunnel::upgrade) {
             parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(http::header::UPGRADE, protocol);
         } else if trailers {
@@ -257,7 +272,7 @@ fn outgoing(
             parts.headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
         }
     }
-    Some(Outgoing { method: parts.method, uri: parts.uri, version: parts.version, headers: parts.headers })
+    Some(Outgoing { method: parts.method, uri: parts.uri, version: parts.version, headers: parts.headers, connect })
 }
 
 fn rewritten(rule: &Rule, path: &str) -> String {
@@ -318,6 +333,7 @@ impl Failure {
         match self {
             Self::Connect(_) => (StatusCode::BAD_GATEWAY, "no endpoint can be reached"),
             Self::Broken(_) => (StatusCode::BAD_GATEWAY, "the endpoint broke off"),
+            Self::NoTunnels => (StatusCode::BAD_GATEWAY, "the endpoint takes no WebSockets over HTTP/2"),
             Self::Late => (StatusCode::GATEWAY_TIMEOUT, "the endpoint didn't answer in time"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than allowed"),
             Self::ClientSilent => (StatusCode::REQUEST_TIMEOUT, "the body didn't come in time"),

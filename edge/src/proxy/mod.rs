@@ -17,6 +17,7 @@ pub mod tcp;
 mod tunnel;
 pub mod udp;
 mod upstream;
+mod websocket;
 
 use crate::challenge::Challenges;
 use crate::host::Host;

@@ -275,6 +275,7 @@ where
         .max_buf_size(settings.header_bytes.max(8 << 10));
     builder
         .http2()
+        .enable_connect_protocol()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))

@@ -3,11 +3,10 @@
 use super::Shared;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
-use super::headers;
-use super::upstream::Upstream;
+use super::upstream::{Sender, Upstream};
+use super::websocket::Tunnel;
 use crate::model::Backend;
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Response, StatusCode};
+use http::Response;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -23,14 +22,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 pub fn switch(
     mut exchange: Exchange,
     mut response: Response<Incoming>,
-    client: OnUpgrade,
-    upstream: Arc<Upstream>,
+    (tunnel, client): (&Tunnel, OnUpgrade),
+    (upstream, connection): (Arc<Upstream>, Sender),
     backend: Backend,
 ) -> Response<ResponseBody> {
     let endpoint = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
-    let protocol = parts.headers.get(UPGRADE).cloned().unwrap_or(HeaderValue::from_static("websocket"));
-    headers::strip_hop(&mut parts.headers);
+    let status = tunnel.answer(&mut parts.headers);
+    exchange.status = status.as_u16();
     let shared = exchange.shared.clone();
     tokio::spawn(async move {
         match tokio::try_join!(client, endpoint) {
@@ -47,13 +46,11 @@ pub fn switch(
             }
             Err(error) => exchange.broken = Some(error.to_string()),
         }
-        drop(exchange);
+        drop((exchange, connection));
     });
     let mut answer = Response::new(ResponseBody::Empty);
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *answer.status_mut() = status;
     *answer.headers_mut() = parts.headers;
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    answer.headers_mut().insert(UPGRADE, protocol);
     answer
 }
 

@@ -1,8 +1,8 @@
 //! Endpoints: which of them gets a request, the connections that are kept to it, and how one is passed over after failures.
 
-use super::Settings;
 use super::body::RequestBody;
-use super::dial::{Dialer, Endpoint};
+use super::dial::{Dialer, Endpoint, Stream};
+use super::{Settings, websocket};
 use crate::model::{Policy, Protocol};
 use crate::services::{Behind, Target};
 use hyper::client::conn::{http1, http2};
@@ -55,6 +55,9 @@ struct Idle {
 
 /// The longest that an endpoint is passed over; the first time is a sixteenth of it.
 const LONGEST_PENALTY: Duration = Duration::from_secs(16);
+
+/// What drives a connection of HTTP/2.
+pub type Http2 = http2::Connection<TokioIo<Box<dyn Stream>>, RequestBody, TokioExecutor>;
 
 pub enum Sender {
     Http1(http1::SendRequest<RequestBody>),
@@ -226,6 +229,24 @@ impl Upstream {
         }
     }
 
+    /// A connection of HTTP/2 for one tunnel: many of them would leave no room on the one that is shared. None: the endpoint
+    /// doesn't take an extended `CONNECT`.
+    pub async fn connect_alone(
+        &self,
+        dialer: &dyn Dialer,
+        protocol: Protocol,
+        patience: Duration,
+        settings: &Settings,
+    ) -> io::Result<Option<Connection>> {
+        let handshake = self.handshake_http2(dialer, protocol, settings);
+        let Ok(made) = tokio::time::timeout(patience, handshake).await else {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the endpoint can't be connected to in time"));
+        };
+        let (sender, connection) = made?;
+        let announced = websocket::announced(connection, patience).await;
+        Ok(announced.then_some(Connection { sender: Sender::Http2(sender), reused: false }))
+    }
+
     fn take_idle(&self, protocol: Protocol, age: Duration) -> Option<http1::SendRequest<RequestBody>> {
         let mut idle = self.idle.lock();
         idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < age);
@@ -278,6 +299,21 @@ impl Upstream {
         protocol: Protocol,
         settings: &Settings,
     ) -> io::Result<http2::SendRequest<RequestBody>> {
+        let (sender, connection) = self.handshake_http2(dialer, protocol, settings).await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an endpoint broke");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn handshake_http2(
+        &self,
+        dialer: &dyn Dialer,
+        protocol: Protocol,
+        settings: &Settings,
+    ) -> io::Result<(http2::SendRequest<RequestBody>, Http2)> {
         let io = TokioIo::new(super::dial::dial(dialer, &self.endpoint, protocol).await?);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -286,13 +322,7 @@ impl Upstream {
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
             .adaptive_window(true);
-        let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to an endpoint broke");
-            }
-        });
-        Ok(sender)
+        builder.handshake(io).await.map_err(io::Error::other)
     }
 }
 

@@ -10,3 +10,4 @@ mod limits;
 mod routes;
 mod tls;
 mod upgrades;
+mod websockets;

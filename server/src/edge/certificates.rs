@@ -127,6 +127,16 @@ impl Certificates {
         }
     }
 
+    /// What the authority is to be shown for a host, in PEM.
+    pub async fn tls_challenge(&self, host: &str) -> Option<Issued> {
+        // An installation without an authority has none open, and asks nobody.
+        self.0.authority.as_ref()?;
+        match self.0.open_challenge(host).await? {
+            Open::Tls { chain, key } => Some(Issued { chain, key }),
+            Open::Http { .. } => None,
+        }
+    }
+
     /// Changes when the authority has given one.
     pub fn issued(&self) -> watch::Receiver<u64> {
         self.0.given.subscribe()
@@ -305,11 +315,8 @@ impl Challenges for Certificates {
 
     fn tls<'a>(&'a self, host: &'a str) -> Answering<'a, Certificate> {
         Box::pin(async move {
-            self.0.authority.as_ref()?;
-            match self.0.open_challenge(host).await? {
-                Open::Tls { chain, key } => Certificate::of_challenge(chain.as_bytes(), key.as_bytes()).ok(),
-                Open::Http { .. } => None,
-            }
+            let Issued { chain, key } = self.tls_challenge(host).await?;
+            Certificate::of_challenge(chain.as_bytes(), key.as_bytes()).ok()
         })
     }
 }

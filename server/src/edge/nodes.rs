@@ -11,6 +11,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use longshore_api::Status;
 use longshore_api::edge::{Certificate, EDGE_LABEL, Edge, is_marked};
+use longshore_edge::acme::Issued;
 use longshore_edge::challenge::Challenges;
 use longshore_edge::host::Host;
 use longshore_edge::model::CertificateSource;
@@ -36,6 +37,13 @@ pub(super) struct Served {
     pub classes: Vec<IngressClass>,
     pub hosts: BTreeSet<Host>,
     pub certificates: BTreeSet<CertificateSource>,
+}
+
+impl Served {
+    /// Whether a certificate of this host's own is ordered for it.
+    fn orders(&self, host: &str) -> bool {
+        self.certificates.contains(&CertificateSource::Automatic(host.to_owned()))
+    }
 }
 
 impl Told {
@@ -66,7 +74,7 @@ impl Reader {
         loop {
             let served = self.served.borrow_and_update().clone();
             self.issued.mark_unchanged();
-            if !self.is_edge().is_ok_and(|is| is) {
+            if !is_edge(&self.cluster, &self.node).is_ok_and(|is| is) {
                 return None;
             }
             let line = self.line(&served).await;
@@ -79,11 +87,6 @@ impl Reader {
                 changed = self.issued.changed() => changed.ok()?,
             }
         }
-    }
-
-    fn is_edge(&self) -> Result<bool, StoreError> {
-        let node = self.cluster.get(&self.node)?;
-        Ok(node.is_some_and(|node| is_marked(&node.labels)))
     }
 
     async fn line(&self, served: &Served) -> Bytes {
@@ -115,9 +118,8 @@ impl Edges for EdgeRoom {
         let told = cluster.companion::<Told>();
         let certificates = self.0.certificates.clone();
         let (served, issued) = (told.0.subscribe(), certificates.issued());
-        let key = Key { resource: NODES.into(), namespace: "".into(), name: node.into() };
-        let reader = Reader { cluster, node: key, certificates, served, issued, line: Bytes::new() };
-        if !reader.is_edge().map_err(|error| Status::unavailable(error.to_string()))? {
+        let reader = Reader { cluster, node: key_of(node), certificates, served, issued, line: Bytes::new() };
+        if !is_edge(&reader.cluster, &reader.node).map_err(|error| Status::unavailable(error.to_string()))? {
             let why = format!("it has no label {EDGE_LABEL}");
             return Err(Status::failure(403, "Forbidden", format!("node {node:?} is no edge: {why}")));
         }
@@ -130,5 +132,48 @@ impl Edges for EdgeRoom {
 
     fn challenge<'a>(&'a self, host: &'a str, token: &'a str) -> BoxFuture<'a, Option<String>> {
         self.0.certificates.http(host, token)
+    }
+
+    fn tls_challenge<'a>(
+        &'a self,
+        cluster: Arc<Cluster>,
+        node: &'a str,
+        host: &'a str,
+    ) -> BoxFuture<'a, Option<Bytes>> {
+        Box::pin(async move {
+            let orders = cluster.companion::<Told>().0.borrow().orders(host);
+            if !(orders && is_edge(&cluster, &key_of(node)).is_ok_and(|is| is)) {
+                return None;
+            }
+            let Issued { chain, key } = self.0.certificates.tls_challenge(host).await?;
+            let shown = Certificate { source: CertificateSource::Automatic(host.to_owned()), chain, key };
+            serde_json::to_vec(&shown).ok().map(Bytes::from)
+        })
+    }
+}
+
+fn key_of(node: &str) -> Key {
+    Key { resource: NODES.into(), namespace: "".into(), name: node.into() }
+}
+
+fn is_edge(cluster: &Cluster, node: &Key) -> Result<bool, StoreError> {
+    let node = cluster.get(node)?;
+    Ok(node.is_some_and(|node| is_marked(&node.labels)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_api::network::Name;
+
+    #[test]
+    fn a_challenge_is_for_hosts_that_are_ordered_for_alone() {
+        let automatic = |host: &str| CertificateSource::Automatic(host.to_owned());
+        let certificates = [automatic("a.com"), CertificateSource::Secret(Name::new("a", "b.com"))].into();
+        let served = Served { hosts: [Host::Any].into(), certificates, ..Served::default() };
+        assert!(served.orders("a.com"));
+        for other in ["A.com", "b.com", "www.a.com", "", "*"] {
+            assert!(!served.orders(other), "{other}");
+        }
     }
 }

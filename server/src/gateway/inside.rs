@@ -14,7 +14,7 @@ use futures::StreamExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use longshore_api::Status;
-use longshore_api::edge::{CHALLENGE_PATH, EDGE_PATH};
+use longshore_api::edge::{CHALLENGE_PATH, EDGE_PATH, TLS_CHALLENGE_PATH};
 use longshore_api::ids::ClusterId;
 use longshore_api::network::NETWORK_PATH;
 use longshore_api::node::RAW_KUBERNETES_PATH;
@@ -90,6 +90,9 @@ impl Inside {
         if let Some((host, token)) = path.strip_prefix(CHALLENGE_PATH).and_then(|rest| rest.split_once('/')) {
             return self.challenge(host, token).await.unwrap_or_else(|| refusal(Status::no_such_path()));
         }
+        if let Some(host) = path.strip_prefix(TLS_CHALLENGE_PATH) {
+            return self.tls_challenge(host).await.unwrap_or_else(|| refusal(Status::no_such_path()));
+        }
         let cluster = path.strip_prefix("/clusters/").and_then(|rest| rest.split('/').next());
         if cluster != Some(self.cluster.as_str()) {
             return refusal(Status::no_such_path());
@@ -110,5 +113,12 @@ impl Inside {
     async fn challenge(&self, host: &str, token: &str) -> Option<Response> {
         let text = self.edges.as_ref()?.challenge(host, token).await?;
         Some(Response::new(Body::from(text)))
+    }
+
+    async fn tls_challenge(&self, host: &str) -> Option<Response> {
+        let edges = self.edges.as_ref()?;
+        let cluster = self.store.cluster(&self.cluster).await.ok()?;
+        let shown = edges.tls_challenge(cluster, &self.node, host).await?;
+        Some(Response::new(Body::from(shown)))
     }
 }

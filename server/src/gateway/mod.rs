@@ -81,6 +81,10 @@ pub trait Edges: Send + Sync + 'static {
     fn follow(&self, cluster: Arc<Cluster>, node: &str) -> Result<BoxStream<'static, Bytes>, Status>;
     /// What an authority is to find at a host.
     fn challenge<'a>(&'a self, host: &'a str, token: &'a str) -> BoxFuture<'a, Option<String>>;
+    /// What an authority is to be shown for a host that the cluster orders for, a [`longshore_api::edge::Certificate`]: it has a
+    /// key, which is for nodes that are edges alone.
+    fn tls_challenge<'a>(&'a self, cluster: Arc<Cluster>, node: &'a str, host: &'a str)
+    -> BoxFuture<'a, Option<Bytes>>;
 }
 
 /// The way to connected nodes. Cheap to clone.

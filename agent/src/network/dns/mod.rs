@@ -2,22 +2,23 @@
 //! namespace's end of the cable.
 //!
 //! The cluster's names are answered at once, from the network map in memory, also while the server is away; all others are
-//! asked of the host's resolvers, each by a task of its own.
+//! asked of the host's resolvers, or of those that the cluster's users chose, each by a task of its own.
 
+mod chosen;
 mod ready;
 mod upstream;
 mod zone;
 
 use super::map::{Known, Map};
 use super::{PodNetwork, namespace};
+use chosen::Chosen;
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
-use nlink::netlink::namespace::Netns;
 use rand::seq::SliceRandom;
 use ready::Ready;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,7 @@ struct Inner {
     version: watch::Receiver<u64>,
     ready: Ready,
     upstream: Upstream,
+    chosen: Chosen,
     asking: Semaphore,
     connections: Arc<Semaphore>,
 }
@@ -77,7 +79,8 @@ impl Server {
         let upstream = Upstream::new(resolv_conf);
         let (asking, connections) = (Semaphore::new(ASKED_AT_ONCE), Arc::new(Semaphore::new(CONNECTIONS)));
         let version = map.changes();
-        Self(Arc::new(Inner { map, version, ready: Ready::default(), upstream, asking, connections }))
+        let (ready, chosen) = (Ready::default(), Chosen::default());
+        Self(Arc::new(Inner { map, version, ready, upstream, chosen, asking, connections }))
     }
 
     /// Answers at the address of the Service as long as that stays the same and the namespace lives; then again. Never
@@ -85,9 +88,10 @@ impl Server {
     pub async fn serve(self, network: Arc<PodNetwork>) {
         loop {
             let (at, changed) = network.places(|answered| answered.dns).await;
+            self.0.chosen.ask_from(at.netns.clone(), [at.service, at.from_host].map(SocketAddr::from));
             let mut serving = JoinSet::new();
             let listening = [at.service, at.from_host].into_iter().try_for_each(|address| {
-                let (udp, tcp) = (bind(&at.netns, address)?, namespace::listen(&at.netns, address)?);
+                let (udp, tcp) = (namespace::bind(&at.netns, address.into())?, namespace::listen(&at.netns, address)?);
                 serving.spawn(self.clone().datagrams(Arc::new(udp)));
                 serving.spawn(self.clone().connections(tcp));
                 Ok::<_, io::Error>(())
@@ -192,13 +196,22 @@ impl Server {
     async fn ask(&self, asked: Asked) -> Vec<u8> {
         let Asked { mut answer, limit, name, kind } = asked;
         let told = match self.0.asking.try_acquire() {
-            Ok(_place) => self.0.upstream.ask(name, kind).await,
-            Err(_) => Told { code: ResponseCode::ServFail, ..Told::default() },
+            Ok(_place) => self.ask_elsewhere(name, kind).await,
+            Err(_) => Told::failed(),
         };
         answer.metadata.response_code = told.code;
         answer.add_answers(told.answers);
         answer.authorities.extend(told.authority);
         written(&answer, limit)
+    }
+
+    async fn ask_elsewhere(&self, name: Name, kind: RecordType) -> Told {
+        let chosen = self.0.map.read(|map| map.name_servers.clone());
+        match chosen.and_then(|chosen| self.0.chosen.of(&chosen, &name)) {
+            None => self.0.upstream.ask(name, kind).await,
+            Some(Some(resolver)) => Told::by(&resolver, name, kind).await,
+            Some(None) => Told::failed(),
+        }
     }
 }
 
@@ -254,10 +267,4 @@ fn written(answer: &Message, limit: u16) -> Vec<u8> {
         return failed.to_vec().unwrap_or_default();
     }
     bytes
-}
-
-fn bind(netns: &Netns, address: SocketAddrV4) -> io::Result<UdpSocket> {
-    let socket = netns.run(|| std::net::UdpSocket::bind(SocketAddr::from(address))).map_err(io::Error::other)??;
-    socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket)
 }

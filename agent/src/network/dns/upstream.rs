@@ -1,12 +1,13 @@
-//! Names that aren't the cluster's: by the host's own resolvers, with a cache.
+//! Names that aren't the cluster's: by the host's own resolvers, with a cache, unless the cluster's users chose others
+//! ([`super::chosen`]).
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, Record, RecordType};
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::ResolveHosts;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::system_conf::parse_resolv_conf;
+use hickory_resolver::{ConnectionProvider, Resolver, TokioResolver};
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How often the host's file is looked at again: a machine that moved has other resolvers.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
 /// Answers kept.
-const CACHED: u64 = 10_000;
+pub const CACHED: u64 = 10_000;
 /// How long one of several resolvers may take. Programs ask again after five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -40,26 +41,37 @@ pub struct Told {
     pub authority: Option<Record>,
 }
 
+impl Told {
+    pub fn failed() -> Self {
+        Self { code: ResponseCode::ServFail, ..Self::default() }
+    }
+
+    pub async fn by<P: ConnectionProvider>(resolver: &Resolver<P>, name: Name, kind: RecordType) -> Self {
+        match resolver.lookup(name, kind).await {
+            Ok(found) => Self { answers: found.answers().to_vec(), ..Self::default() },
+            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => Self {
+                code: nothing.response_code,
+                authority: nothing.soa.map(|soa| soa.into_record_of_rdata()),
+                ..Self::default()
+            },
+            Err(NetError::Dns(DnsError::ResponseCode(code))) => Self { code, ..Self::default() },
+            Err(error) => {
+                tracing::debug!(%error, "a name was not resolved");
+                Self::failed()
+            }
+        }
+    }
+}
+
 impl Upstream {
     pub fn new(path: PathBuf) -> Self {
         Self { path, now: Mutex::default() }
     }
 
     pub async fn ask(&self, name: Name, kind: RecordType) -> Told {
-        let failed = || Told { code: ResponseCode::ServFail, ..Told::default() };
-        let Some(resolver) = self.resolver() else { return failed() };
-        match resolver.lookup(name, kind).await {
-            Ok(found) => Told { answers: found.answers().to_vec(), ..Told::default() },
-            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => Told {
-                code: nothing.response_code,
-                authority: nothing.soa.map(|soa| soa.into_record_of_rdata()),
-                ..Told::default()
-            },
-            Err(NetError::Dns(DnsError::ResponseCode(code))) => Told { code, ..Told::default() },
-            Err(error) => {
-                tracing::debug!(%error, "a name was not resolved");
-                failed()
-            }
+        match self.resolver() {
+            Some(resolver) => Told::by(&resolver, name, kind).await,
+            None => Told::failed(),
         }
     }
 
@@ -79,18 +91,26 @@ impl Upstream {
 }
 
 fn make(text: &str) -> Option<Arc<TokioResolver>> {
-    let (config, mut options) = parse_resolv_conf(text).ok()?;
+    let (config, options) = parse_resolv_conf(text).ok()?;
     if config.name_servers().is_empty() {
         return None;
     }
+    let made = resolver(config.name_servers().to_vec(), options, CACHED, TokioRuntimeProvider::default());
+    made.map(Arc::new).map_err(|error| tracing::warn!(%error, "the host's resolvers can't be used")).ok()
+}
+
+/// One that asks `servers` and keeps so many answers.
+pub fn resolver<P: ConnectionProvider>(
+    servers: Vec<NameServerConfig>,
+    mut options: ResolverOpts,
+    cached: u64,
+    provider: P,
+) -> Result<Resolver<P>, NetError> {
     // Names come whole: whoever asks has a search list of its own.
-    let servers = config.name_servers().to_vec();
-    let config = hickory_resolver::config::ResolverConfig::from_parts(None, Vec::new(), servers);
-    options.cache_size = CACHED;
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+    options.cache_size = cached;
     options.use_hosts_file = ResolveHosts::Never;
     options.preserve_intermediates = true;
     options.timeout = PATIENCE;
-    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let made = builder.with_options(options).build();
-    made.map(Arc::new).map_err(|error| tracing::warn!(%error, "the host's resolvers can't be used")).ok()
+    Resolver::builder_with_config(config, provider).with_options(options).build()
 }

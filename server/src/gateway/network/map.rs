@@ -4,15 +4,18 @@
 //! order and nothing else: it takes what has a higher number. So nothing queues up for a slow node, which just skips what
 //! was superseded meanwhile, and a thousand nodes share the same bytes.
 //!
-//! Pods and namespaces matter only to policies: while the cluster has none, they are neither read nor watched.
+//! Pods and namespaces matter only to policies: while the cluster has none, they are neither read nor watched. Of ConfigMaps
+//! one is, whether it is there or not: it wakes nobody while it isn't written.
 
 use super::policies::Policies;
 use super::units::{self, unit};
 use crate::store::{Change, ChangeKind, Cluster, Object, StoreError, Watch, WatchItem};
 use bytes::{Bytes, BytesMut};
+use longshore_api::name_servers::{self, NameServers};
 use longshore_api::network::{self, Frame, Key, Name};
 use longshore_control::Projection;
-use longshore_control::projection::Pod;
+use longshore_control::projection::{ConfigMap, Pod};
+use longshore_control::view::Kind;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -64,6 +67,8 @@ pub struct Reader {
     map: Arc<Map>,
     newest: watch::Receiver<u64>,
     place: u64,
+    /// The newest number when it began: it never heard of what was removed by then.
+    since: u64,
     synced: bool,
 }
 
@@ -76,7 +81,9 @@ impl Reader {
             return Ok(reader);
         }
         let (map, watches) = Map::load(cluster)?;
-        let reader = Self { newest: map.newest.subscribe(), map: map.clone(), place: 0, synced: false };
+        let newest = map.newest.subscribe();
+        let since = *newest.borrow();
+        let reader = Self { newest, map: map.clone(), place: 0, since, synced: false };
         *current = Arc::downgrade(&map);
         tokio::spawn(map.follow(cluster.clone(), watches));
         Ok(reader)
@@ -86,7 +93,7 @@ impl Reader {
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {
             self.newest.borrow_and_update();
-            if let Some(lines) = self.map.state.lock().after(&mut self.place, self.synced)? {
+            if let Some(lines) = self.map.state.lock().after(&mut self.place, self.since)? {
                 return Some(lines);
             }
             if !self.synced {
@@ -113,6 +120,8 @@ impl Map {
         for resource in units::RESOURCES.into_iter().chain([units::POLICIES]) {
             watches.push(cluster.follow(resource, |object| state.take(object, false))?);
         }
+        let chosen = (ConfigMap::RESOURCE, name_servers::NAMESPACE, name_servers::NAME);
+        watches.push(cluster.follow_one(chosen, |object| state.take(object, false))?);
         state.judge(cluster, &mut watches)?;
         let newest = watch::Sender::new(state.newest);
         Ok((Arc::new(Self { state: Mutex::new(state), newest }), watches))
@@ -120,11 +129,11 @@ impl Map {
 
     /// None once it has ended.
     fn reader(self: Arc<Self>) -> Option<Reader> {
-        let newest = {
+        let (newest, since) = {
             let state = self.state.lock();
-            (!state.ended).then(|| self.newest.subscribe())?
+            (!state.ended).then(|| (self.newest.subscribe(), state.newest))?
         };
-        Some(Reader { map: self, newest, place: 0, synced: false })
+        Some(Reader { map: self, newest, place: 0, since, synced: false })
     }
 
     /// Keeps it up until nobody reads it or the cluster goes.
@@ -199,6 +208,7 @@ impl State {
                     policies.set_namespace(name, Some(&it.meta.labels).filter(|_| !deleted));
                 }
             }
+            (_, Projection::ConfigMap(map)) => self.choose(map.name_servers.as_ref().filter(|_| !deleted)),
             _ => {
                 let (key, frame) = unit(object);
                 let frame = frame.filter(|_| !deleted);
@@ -216,11 +226,21 @@ impl State {
         }
     }
 
+    /// What can't be read changes nothing; nor does it for nodes when this begins with it.
+    fn choose(&mut self, chosen: Option<&Result<Arc<NameServers>, String>>) {
+        match chosen {
+            None => self.set(Key::NameServers, None),
+            Some(Ok(chosen)) => self.set(Key::NameServers, Some(&Frame::NameServers((**chosen).clone()))),
+            Some(Err(_)) if self.units.contains_key(&Key::NameServers) => {}
+            Some(Err(_)) => self.set(Key::NameServers, Some(&Frame::Unread(Key::NameServers))),
+        }
+    }
+
     /// What follows from policies; of what they select it reads all when the first one comes, and forgets all with the
     /// last.
     fn judge(&mut self, cluster: &Arc<Cluster>, watches: &mut Vec<Watch>) -> Result<(), StoreError> {
         let Some(mut policies) = self.policies.take() else { return Ok(()) };
-        let own = units::RESOURCES.len() + 1;
+        let own = units::RESOURCES.len() + 2;
         if policies.is_empty() {
             watches.truncate(own);
         } else if watches.len() == own {
@@ -270,10 +290,10 @@ impl State {
         }
     }
 
-    /// What comes after `place`, which moves behind it. `Some(None)`: nothing yet; `None`: nothing ever. Who doesn't know
-    /// the whole yet is not told of removals.
-    fn after(&self, place: &mut u64, synced: bool) -> Option<Option<Bytes>> {
-        if self.ended || (synced && *place < self.forgotten) {
+    /// What comes after `place`, which moves behind it. `Some(None)`: nothing yet; `None`: nothing ever. Who began at `since`
+    /// is not told of removals before.
+    fn after(&self, place: &mut u64, since: u64) -> Option<Option<Bytes>> {
+        if self.ended || (*place).max(since) < self.forgotten {
             return None;
         }
         let mut lines = BytesMut::new();
@@ -283,7 +303,7 @@ impl State {
                 break;
             }
             *place = *number;
-            let Some(unit) = self.units.get(key).filter(|u| synced || !u.removed) else { continue };
+            let Some(unit) = self.units.get(key).filter(|u| !u.removed || u.number > since) else { continue };
             match (&first, lines.is_empty()) {
                 (None, _) => first = Some(unit.line.clone()),
                 (Some(first), true) => {
@@ -444,6 +464,65 @@ mod tests {
         assert!(sets.contains(&(vec![address], vec![])) && sets.contains(&(vec![], vec![port])), "{sets:?}");
     }
 
+    /// Writes the ConfigMap of this name into `kube-system`; none: deletes it.
+    async fn choose(cluster: &Cluster, name: &str, stubs: Option<&str>) {
+        let resource = ConfigMap::RESOURCE;
+        let key = StoreKey { resource: resource.into(), namespace: "kube-system".into(), name: name.into() };
+        let old = cluster.newest(&key).unwrap().object;
+        let draft = stubs.map(|stubs| {
+            let metadata = json!({"name": name, "namespace": "kube-system"});
+            let tree = json!({"metadata": metadata, "data": {"stubDomains": stubs}});
+            Draft::new(key, &tree, BTreeMap::new(), Projection::of(resource, &tree))
+        });
+        let write = match (draft, old) {
+            (Some(draft), None) => Write::Create(draft),
+            (Some(draft), Some(old)) => Write::Update { draft, expected: old.revision },
+            (None, old) => {
+                let old = old.unwrap();
+                Write::Delete { draft: Draft::again(&old).unwrap(), expected: old.revision }
+            }
+        };
+        cluster.commit(write).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn chosen_name_servers_come_and_go_and_stay_while_they_cannot_be_read() {
+        const GOOD: &str = r#"{"acme.local": ["10.0.0.1"]}"#;
+        let cluster = testing::cluster().await;
+        let mut reader = Reader::open(&cluster).unwrap();
+        assert_eq!(frames(&mut reader).await.len(), 1);
+        assert_eq!(frames(&mut reader).await, [Frame::Synced]);
+        let is = |frame: &Frame, server: &str| matches!(frame, Frame::NameServers(chosen) if chosen.of("www.acme.local") == Some(&vec![server.parse().unwrap()]));
+        choose(&cluster, "other", Some(GOOD)).await;
+        choose(&cluster, "kube-dns", Some(GOOD)).await;
+        let told = frames(&mut reader).await;
+        assert!(matches!(&told[..], [frame] if is(frame, "10.0.0.1:53")), "{told:?}");
+
+        choose(&cluster, "kube-dns", Some("{")).await;
+        choose(&cluster, "kube-dns", Some(r#"{"acme.local": ["10.0.0.2:54"]}"#)).await;
+        let told = frames(&mut reader).await;
+        assert!(matches!(&told[..], [frame] if is(frame, "10.0.0.2:54")), "{told:?}");
+        choose(&cluster, "kube-dns", None).await;
+        assert_eq!(frames(&mut reader).await, [Frame::Removed(Key::NameServers)]);
+
+        // Whoever begins with what can't be read tells nodes to keep what they have.
+        choose(&cluster, "kube-dns", Some("{")).await;
+        let map = Arc::downgrade(&reader.map);
+        drop(reader);
+        while map.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+        let mut again = Reader::open(&cluster).unwrap();
+        assert_eq!(frames(&mut again).await[1..], [Frame::Unread(Key::NameServers)]);
+        choose(&cluster, "kube-dns", Some("{}")).await;
+        // What was told goes, also for who hasn't heard the whole yet.
+        while !again.map.state.lock().units[&Key::NameServers].removed {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(frames(&mut again).await, [Frame::Removed(Key::NameServers)]);
+        assert_eq!(frames(&mut again).await, [Frame::Synced]);
+    }
+
     #[tokio::test]
     async fn nothing_is_kept_for_nobody() {
         let cluster = testing::cluster().await;
@@ -462,14 +541,14 @@ mod tests {
         let mut state = State::default();
         let (mut behind, mut new) = (0, 0);
         state.set(Key::Node("first".into()), Some(&Frame::Node(network::Node::default())));
-        state.after(&mut behind, true);
+        state.after(&mut behind, 0);
         for n in 0..=REMOVALS {
             let key = Key::Node(format!("n{n}"));
             state.set(key.clone(), Some(&Frame::Node(network::Node { name: n.to_string(), ..Default::default() })));
             state.set(key, None);
         }
-        assert_eq!(state.after(&mut behind, true), None);
-        assert!(state.after(&mut new, false).is_some());
+        assert_eq!(state.after(&mut behind, 0), None);
+        assert!(state.after(&mut new, state.newest).is_some());
         assert_eq!((state.units.len(), state.order.len()), (REMOVALS + 1, REMOVALS + 1));
     }
 }
