@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use longshore_agent::process::Command;
+use longshore_edge::logs::Logs;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -16,12 +17,15 @@ async fn main() -> ExitCode {
     let filter =
         EnvFilter::try_from_env("LONGSHORE_LOG").unwrap_or_else(|_| EnvFilter::new("info,nlink=error,boringtun=off"));
     let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
-    match command.execute().await {
+    let logs = Logs::to(std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(logs.clone()).with_ansi(terminal).init();
+    let code = match command.execute().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    let _ = logs.flush();
+    code
 }

@@ -14,6 +14,7 @@ pub mod challenge;
 pub mod datagrams;
 pub mod host;
 pub mod ingress;
+pub mod logs;
 pub mod model;
 mod path;
 mod proxy;

@@ -8,6 +8,7 @@ pub use longshore_api::edge::Source as CertificateSource;
 use longshore_api::network::Name;
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that one cluster has the edge serve.
@@ -39,7 +40,7 @@ pub struct Rule {
     pub backends: Vec<Weighted>,
     pub policy: Policy,
     /// The object it was made of, for logs and events. Its rules share what a client may ask ([`Limits`]).
-    pub source: Name,
+    pub source: Arc<Name>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! longshore-server: see `--help`.
 
 use clap::{Args, Parser, Subcommand};
+use longshore_edge::logs::Logs;
 use longshore_server::process::dev::{self, DevSettings};
 use longshore_server::process::edge::EdgeArgs;
 use longshore_server::process::listener::Cidr;
@@ -80,7 +81,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("LONGSHORE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+    let logs = Logs::to(std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(logs.clone()).with_ansi(terminal).init();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = match builder.enable_all().event_interval(TASKS_BETWEEN_SOCKETS).build() {
         Ok(runtime) => runtime,
@@ -89,13 +91,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli.command)) {
+    let code = match runtime.block_on(run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    let _ = logs.flush();
+    code
 }
 
 async fn run(command: Command) -> Result<(), ServeError> {

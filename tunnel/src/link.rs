@@ -140,6 +140,7 @@ impl Tunnel {
         let driver = Driver {
             messages,
             stirred: true,
+            gathered: false,
             multiplexer_waker: waker(call.clone()),
             call,
             multiplexer: Some(yamux::Connection::new(socket, multiplexer_config(&config), mode)),
@@ -283,6 +284,8 @@ struct Driver<M> {
     call: Arc<Call>,
     /// The pipe to the multiplexer has moved.
     stirred: bool,
+    /// What is to be sent has let the other tasks have their turn once: they may have more for the same message.
+    gathered: bool,
     pipe: Pipe,
     side: Side,
     shared: Arc<Shared>,
@@ -349,15 +352,22 @@ impl<M: Messages> Driver<M> {
         }
         while self.beat.poll_tick(cx).is_ready() {
             self.beat_due = true;
-            if self.deliver.is_closed() {
-                return Err(Ended::Closed);
-            }
         }
+        let gathered = std::mem::take(&mut self.gathered);
         for _ in 0..ROUNDS {
             let arrived = self.take_arrived(cx)?;
+            if self.beat_due && self.deliver.is_closed() {
+                return Err(Ended::Closed);
+            }
             self.run_multiplexer(cx)?;
-            let sent = self.send(cx)?;
+            if !gathered && !self.beat_due && self.pipe.has_little_outgoing() {
+                self.gathered = true;
+            }
+            let sent = !self.gathered && self.send(cx)?;
             if !arrived && !sent {
+                if self.gathered {
+                    cx.waker().wake_by_ref();
+                }
                 // After reading, so that a pause of this process is not taken for the peer's.
                 return self.judge(cx);
             }

@@ -59,6 +59,11 @@ impl Pipe {
         !self.0.lock().outgoing.is_empty()
     }
 
+    /// There is something to send, and it isn't a whole piece.
+    pub fn has_little_outgoing(&self) -> bool {
+        (1..PIECE).contains(&self.0.lock().outgoing.len())
+    }
+
     /// The next piece to send, none when there is nothing.
     pub fn take_outgoing(&self) -> Option<Bytes> {
         let mut buffers = self.0.lock();

@@ -1,6 +1,7 @@
 //! One stream of a tunnel.
 
 use crate::link::Shared;
+use futures::{AsyncRead as _, AsyncWrite as _};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use std::io;
 use std::pin::Pin;
@@ -8,14 +9,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
+
+/// Bounds of what is read at once. A reader's memory is cleared for it, and readers bring much more than most messages need.
+const LEAST: usize = 2 * 1024;
+const MOST: usize = 64 * 1024;
 
 /// Bytes both ways. Dropping it resets the stream; `shutdown` ends its own direction only.
 ///
 /// An end of the other side's bytes is told from a cut: when the tunnel is gone or the stream was reset, reading and
 /// writing fail with `ConnectionReset`, so that half a body is never taken for a whole one.
 pub struct Stream {
-    inner: Compat<yamux::Stream>,
+    inner: yamux::Stream,
+    /// What the next read may bring, by what the last ones did.
+    expected: usize,
     shared: Arc<Shared>,
     /// Whether the other end knows of the stream: it learns of it with the first bytes, never by an end alone.
     announced: bool,
@@ -25,7 +31,7 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn opened(inner: yamux::Stream, shared: Arc<Shared>, place: OwnedSemaphorePermit) -> Self {
-        Self { inner: inner.compat(), shared, announced: false, shut: false, _place: place }
+        Self { inner, expected: LEAST, shared, announced: false, shut: false, _place: place }
     }
 
     pub(crate) fn accepted(inner: yamux::Stream, shared: Arc<Shared>, place: OwnedSemaphorePermit) -> Self {
@@ -43,13 +49,22 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let room = buf.remaining() > 0;
-        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
-        let cut = self.shared.ended().is_some() || (self.inner.get_ref().is_closed() && !self.shut);
+        let window = buf.initialize_unfilled_to(buf.remaining().min(self.expected));
+        let size = window.len();
+        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, window));
         Poll::Ready(match read {
-            Ok(()) if room && buf.filled().len() == before && cut => Err(self.reset()),
-            Ok(()) => Ok(()),
+            Ok(0) if size > 0 && (self.shared.ended().is_some() || (self.inner.is_closed() && !self.shut)) => {
+                Err(self.reset())
+            }
+            Ok(read) => {
+                buf.advance(read);
+                self.expected = match read {
+                    all if all == self.expected => (self.expected * 2).min(MOST),
+                    few if few < self.expected / 4 => (self.expected / 2).max(LEAST),
+                    _ => self.expected,
+                };
+                Ok(())
+            }
             Err(_) => Err(self.reset()),
         })
     }
@@ -71,7 +86,7 @@ impl AsyncWrite for Stream {
         if !self.announced {
             ready!(self.as_mut().poll_write(cx, &[]))?;
         }
-        let done = ready!(Pin::new(&mut self.inner).poll_shutdown(cx));
+        let done = ready!(Pin::new(&mut self.inner).poll_close(cx));
         self.shut = true;
         Poll::Ready(done.map_err(|_| self.reset()))
     }

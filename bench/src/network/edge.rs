@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// Where the node's own edge serves TLS.
 const NODE_PORT: u16 = 9443;
 const CLIENTS: usize = 64;
-const REQUESTS: usize = 20_000;
+const REQUESTS: usize = 60_000;
 const ROUNDS: usize = 3;
 
 pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {

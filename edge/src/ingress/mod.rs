@@ -17,6 +17,7 @@ use annotations::{Annotations, Canary};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressClass};
 use longshore_api::network::Name;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What a cluster's Ingresses come to.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +72,7 @@ impl Reason {
 struct Place {
     path: PathMatch,
     backend: Backend,
-    source: Name,
+    source: Arc<Name>,
     annotations: usize,
     canary: Option<(Backend, usize)>,
 }
@@ -187,19 +188,19 @@ impl<'a> Compiler<'a> {
                 "host {host} with path {path} belongs to Ingress {}/{}, which is older",
                 other.namespace, other.name
             );
-            if other != name {
+            if **other != *name {
                 self.find(name, Reason::Conflict, message);
             }
             return;
         }
-        places.push(Place { path, backend, source: name.clone(), annotations: at, canary: None });
+        places.push(Place { path, backend, source: Arc::new(name.clone()), annotations: at, canary: None });
         self.out.served.insert(name.clone());
     }
 
     fn add_default(&mut self, ingress: &Ingress, name: &Name, at: usize) {
         let Some(backend) = ingress.spec.as_ref().and_then(|spec| spec.default_backend.as_ref()) else { return };
         let Some(backend) = self.backend(name, backend) else { return };
-        let rule = self.rule(PathMatch::prefix("/"), Vec::new(), &[(backend, 1)], name.clone(), at);
+        let rule = self.rule(PathMatch::prefix("/"), Vec::new(), &[(backend, 1)], name.clone().into(), at);
         for (host, _) in paths(ingress) {
             if let Some(host) = Host::parse(host)
                 && host != Host::Any
@@ -281,7 +282,7 @@ impl<'a> Compiler<'a> {
         path: PathMatch,
         conditions: Vec<Condition>,
         backends: &[(Backend, u32)],
-        source: Name,
+        source: Arc<Name>,
         at: usize,
     ) -> Rule {
         let read = &self.annotations[at];

@@ -11,7 +11,12 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-pub fn refusal(mut exchange: Exchange, grpc: bool, status: StatusCode, why: &'static str) -> Response<ResponseBody> {
+pub fn refusal(
+    mut exchange: Box<Exchange>,
+    grpc: bool,
+    status: StatusCode,
+    why: &'static str,
+) -> Response<ResponseBody> {
     exchange.status = status.as_u16();
     exchange.whole = true;
     if grpc {
@@ -26,7 +31,7 @@ pub fn refusal(mut exchange: Exchange, grpc: bool, status: StatusCode, why: &'st
 }
 
 /// A client has asked for more than it may (RFC 6585 §4); when it may again is told in whole seconds, rather later than sooner.
-pub fn too_many(exchange: Exchange, grpc: bool, over: Over) -> Response<ResponseBody> {
+pub fn too_many(exchange: Box<Exchange>, grpc: bool, over: Over) -> Response<ResponseBody> {
     let mut answer =
         refusal(exchange, grpc, StatusCode::TOO_MANY_REQUESTS, "there are too many requests of this client");
     if let Over::Rate(wait) = over {
@@ -37,7 +42,7 @@ pub fn too_many(exchange: Exchange, grpc: bool, over: Over) -> Response<Response
 }
 
 /// By the table that gRPC's own documents have for statuses of HTTP.
-fn grpc_refusal(exchange: Exchange, status: StatusCode, why: &'static str) -> Response<ResponseBody> {
+fn grpc_refusal(exchange: Box<Exchange>, status: StatusCode, why: &'static str) -> Response<ResponseBody> {
     let code = match status.as_u16() {
         400 => "13",
         403 => "7",
@@ -54,7 +59,7 @@ fn grpc_refusal(exchange: Exchange, status: StatusCode, why: &'static str) -> Re
     answer
 }
 
-pub fn redirect(mut exchange: Exchange, status: StatusCode, location: HeaderValue) -> Response<ResponseBody> {
+pub fn redirect(mut exchange: Box<Exchange>, status: StatusCode, location: HeaderValue) -> Response<ResponseBody> {
     exchange.status = status.as_u16();
     exchange.whole = true;
     let mut answer = Response::new(ResponseBody::ours("", exchange));
@@ -63,7 +68,7 @@ pub fn redirect(mut exchange: Exchange, status: StatusCode, location: HeaderValu
     answer
 }
 
-pub fn text(mut exchange: Exchange, body: String) -> Response<ResponseBody> {
+pub fn text(mut exchange: Box<Exchange>, body: String) -> Response<ResponseBody> {
     exchange.status = 200;
     exchange.whole = true;
     let mut answer = Response::new(ResponseBody::ours(body, exchange));

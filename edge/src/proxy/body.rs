@@ -170,11 +170,11 @@ pub enum ResponseBody {
 pub struct TheirPatience(Patience);
 
 impl ResponseBody {
-    pub fn ours(text: impl Into<Bytes>, exchange: Exchange) -> Self {
-        Self::Ours { text: text.into(), exchange: Box::new(exchange) }
+    pub fn ours(text: impl Into<Bytes>, exchange: Box<Exchange>) -> Self {
+        Self::Ours { text: text.into(), exchange }
     }
-    pub fn theirs(body: Incoming, patience: Duration, exchange: Exchange) -> Self {
-        Self::Theirs { body, patience: TheirPatience(Patience::new(patience)), exchange: Box::new(exchange) }
+    pub fn theirs(body: Incoming, patience: Duration, exchange: Box<Exchange>) -> Self {
+        Self::Theirs { body, patience: TheirPatience(Patience::new(patience)), exchange }
     }
 }
 

@@ -4,8 +4,11 @@ use super::Shared;
 use super::counts::Counted;
 use super::serve::Running;
 use super::upstream::Busy;
+use crate::logs::ACCESS;
+use http::{HeaderValue, Uri};
 use longshore_api::ids::ClusterId;
 use longshore_api::network::Name;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,17 +23,18 @@ pub struct Exchange {
     pub scheme: &'static str,
     pub version: http::Version,
     pub method: http::Method,
-    pub host: String,
-    pub path: String,
-    pub request: String,
+    pub host: Arc<str>,
+    pub uri: Uri,
+    /// Its id.
+    pub request: HeaderValue,
     pub cluster: Option<ClusterId>,
-    pub source: Option<Name>,
+    pub source: Option<Arc<Name>>,
     pub status: u16,
     pub sent: u64,
     pub whole: bool,
     pub broken: Option<String>,
     pub busy: Option<Busy>,
-    pub place: Option<Counted<String>>,
+    pub place: Option<Counted<Arc<str>>>,
     /// Among the requests of its client, where these are limited.
     pub share: Option<Counted<IpAddr>>,
     /// On its connection, which isn't idle meanwhile.
@@ -44,20 +48,29 @@ impl Drop for Exchange {
             self.shared.metrics.request(cluster, self.status, took);
         }
         info!(
-            target: "longshore_edge::access",
+            target: ACCESS,
             cluster = self.cluster.as_ref().map(ClusterId::as_str),
-            ingress = self.source.as_ref().map(|name| format!("{}/{}", name.namespace, name.name)),
-            endpoint = self.busy.as_ref().map(|busy| busy.0.endpoint.address.to_string()),
+            ingress = self.source.as_deref().map(|name| display(Slashed(name))),
+            endpoint = self.busy.as_ref().map(|busy| display(busy.0.endpoint.address)),
             client = %self.client,
             scheme = self.scheme,
             version = ?self.version,
-            host = self.host,
-            path = self.path,
-            request = self.request,
+            host = &*self.host,
+            path = self.uri.path(),
+            request = self.request.to_str().ok(),
             bytes = self.sent,
             milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             broken = self.broken,
             "{} {}", self.method, self.status
         );
+    }
+}
+
+/// As `kubectl` takes it: `default/web`.
+struct Slashed<'a>(&'a Name);
+
+impl fmt::Display for Slashed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0.namespace, self.0.name)
     }
 }

@@ -75,7 +75,7 @@ pub async fn send(
     let mut body = Some(body);
     let mut tried: Vec<Arc<Upstream>> = Vec::new();
     let mut fresh = false;
-    let mut last = io::Error::other("no endpoint is left");
+    let mut last = None;
     while tried.len() < shared.settings.tries {
         let Some(upstream) = pool.pick(&tried, client) else { break };
         let busy = Busy::new(upstream.clone());
@@ -92,7 +92,7 @@ pub async fn send(
             Err(error) => {
                 count(&shared.metrics.connects_failed);
                 upstream.failed();
-                last = error;
+                last = Some(error);
                 tried.push(upstream);
                 continue;
             }
@@ -121,7 +121,7 @@ pub async fn send(
             Err(Outcome::Failed(failure)) => return Err(failure),
         }
     }
-    Err(Failure::Connect(last))
+    Err(Failure::Connect(last.unwrap_or_else(|| io::Error::other("no endpoint is left"))))
 }
 
 enum Outcome {

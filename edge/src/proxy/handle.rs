@@ -3,6 +3,7 @@
 use super::body::{RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::forward::{self, Failure, Outgoing};
+use super::headers::{Forwarded, Values};
 use super::metrics::count;
 use super::serve::{Client, Running};
 use super::target::{Target, target};
@@ -13,11 +14,11 @@ use crate::model::{Filter, Protocol, Rule, Weighted};
 use crate::path::PathMatch;
 use crate::table::Table;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use rand::Rng;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,15 +31,15 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let grpc = answer::is_grpc(request.headers());
-    let mut exchange = Exchange {
+    let mut exchange = Box::new(Exchange {
         shared: shared.clone(),
         begun: Instant::now(),
         client: client.address.ip(),
         scheme: if client.tls { "https" } else { "http" },
         version: request.version(),
         method: request.method().clone(),
-        host: String::new(),
-        path: request.uri().path().to_string(),
+        host: Arc::default(),
+        uri: request.uri().clone(),
         request: request_id(request.headers()),
         cluster: None,
         source: None,
@@ -50,7 +51,7 @@ pub async fn handle(
         place: None,
         share: None,
         _running: running,
-    };
+    });
     let (mut parts, body) = request.into_parts();
     let asked = websocket::by_connect(&mut parts).and_then(|connect| Ok((connect, target(&parts)?)));
     let (connect, target) = match asked {
@@ -89,17 +90,18 @@ struct Arrived {
 
 /// A client may use one connection for several hosts whose certificate it accepted; never for those of different clusters.
 fn misdirected(table: &Table, client: &Client, target: &Target) -> bool {
-    let named = client.name.as_deref().filter(|name| *name != target.host);
+    let named = client.name.as_deref().filter(|name| *name != &*target.host);
     named.is_some_and(|name| table.cluster(name) != table.cluster(&target.host))
 }
 
-fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get(&headers::X_REQUEST_ID).and_then(|v| v.to_str().ok());
-    let fit = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
-    given.filter(fit).map_or_else(|| format!("{:032x}", rand::rng().random::<u128>()), String::from)
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(&headers::X_REQUEST_ID);
+    let fit = |id: &&HeaderValue| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    let made = || Values::new(32).value(format_args!("{:032x}", rand::rng().random::<u128>()));
+    given.filter(fit).cloned().or_else(made).unwrap_or(HeaderValue::from_static("-"))
 }
 
-async fn follow(mut exchange: Exchange, client: &Client, rule: &Rule, request: Arrived) -> Response<ResponseBody> {
+async fn follow(mut exchange: Box<Exchange>, client: &Client, rule: &Rule, request: Arrived) -> Response<ResponseBody> {
     let shared = exchange.shared.clone();
     let refuse = |exchange, status, why| answer::refusal(exchange, request.grpc, status, why);
     let trusted = shared.trusts(exchange.client);
@@ -237,19 +239,22 @@ fn outgoing(
     let trailers = headers::accepts_trailers(&parts.headers);
     headers::strip_hop(&mut parts.headers);
     parts.headers.remove(EXPECT);
+    let mut values = Values::new(256);
     let path = rewritten(rule, &target.path);
-    let path = match parts.uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path,
+    let path = match (parts.uri.path_and_query(), parts.uri.query()) {
+        (Some(as_it_came), _) if as_it_came.path() == path => as_it_came.clone(),
+        (_, Some(query)) => values.path(format_args!("{path}?{query}"))?,
+        (_, None) => values.path(path)?,
     };
-    let path = PathAndQuery::try_from(path).ok()?;
     let told = rule.filters.iter().find_map(|filter| match filter {
         Filter::SetHost(host) => Some(host.as_str()),
         _ => None,
     });
     let authority = told.unwrap_or(&target.authority);
-    headers::forwarded(&mut parts.headers, exchange.client, trusted, exchange.scheme, &target.authority, client.port);
-    parts.headers.insert(headers::X_REQUEST_ID, HeaderValue::try_from(&exchange.request).ok()?);
+    let told_host = values.value(&target.authority)?;
+    let from = Forwarded { client: exchange.client, scheme: exchange.scheme, host: &told_host, port: client.port };
+    from.tell(&mut parts.headers, trusted, &mut values);
+    parts.headers.insert(headers::X_REQUEST_ID, exchange.request.clone());
     if protocol.http2() {
         parts.headers.remove(HOST);
         let scheme = if protocol.tls() { "https" } else { "http" };
@@ -261,7 +266,7 @@ fn outgoing(
             parts.headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
         }
     } else {
-        parts.headers.insert(HOST, HeaderValue::try_from(authority).ok()?);
+        parts.headers.insert(HOST, if told.is_some() { values.value(authority)? } else { told_host });
         parts.uri = Uri::from(path);
         parts.version = Version::HTTP_11;
         if let Some(protocol) = tunnel.and_then(Tunnel::upgrade) {
@@ -275,20 +280,20 @@ fn outgoing(
     Some(Outgoing { method: parts.method, uri: parts.uri, version: parts.version, headers: parts.headers, connect })
 }
 
-fn rewritten(rule: &Rule, path: &str) -> String {
+fn rewritten<'a>(rule: &Rule, path: &'a str) -> Cow<'a, str> {
     for filter in &rule.filters {
         match (filter, &rule.path) {
-            (Filter::RewritePath(to), PathMatch::Regex(regex)) => return expand(to, regex, path),
-            (Filter::RewritePath(to), _) => return to.clone(),
+            (Filter::RewritePath(to), PathMatch::Regex(regex)) => return expand(to, regex, path).into(),
+            (Filter::RewritePath(to), _) => return to.clone().into(),
             (Filter::RewritePrefix(to), PathMatch::Prefix(prefix)) => {
                 let rest = path.strip_prefix(prefix.as_str()).unwrap_or(path);
                 let joined = format!("{}{rest}", to.trim_end_matches('/'));
-                return if joined.starts_with('/') { joined } else { format!("/{joined}") };
+                return if joined.starts_with('/') { joined } else { format!("/{joined}") }.into();
             }
             _ => {}
         }
     }
-    path.to_string()
+    path.into()
 }
 
 /// `$1` to `$9` become what the expression captured, as nginx does it.
@@ -314,7 +319,7 @@ fn expand(to: &str, regex: &regex::Regex, path: &str) -> String {
 }
 
 fn pass_back(
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     response: Response<Incoming>,
     patience: std::time::Duration,
 ) -> Response<ResponseBody> {

@@ -1,7 +1,10 @@
 //! Headers between two connections: those of one hop end here, and what tells of the client is ours to say.
 
+use bytes::{Bytes, BytesMut};
 use http::header::*;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 
 /// Of one hop (RFC 9110 §7.6.1), and what only makes sense between us and a neighbour.
@@ -18,6 +21,10 @@ const HOP: [HeaderName; 9] = [
 ];
 
 const FORWARDED_PREFIX: &str = "x-forwarded-";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -54,31 +61,70 @@ pub fn accepts_trailers(headers: &HeaderMap) -> bool {
     values.any(|value| value.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// Says who the client is. What came under these names is dropped, unless a proxy that is trusted said it.
-pub fn forwarded(headers: &mut HeaderMap, client: IpAddr, trusted: bool, scheme: &'static str, host: &str, port: u16) {
-    let before = trusted.then(|| joined(headers, "x-forwarded-for")).flatten();
-    let proto = trusted.then(|| headers.get("x-forwarded-proto").cloned()).flatten();
-    let theirs: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(FORWARDED_PREFIX)).cloned().collect();
-    for name in theirs.iter().chain(&[FORWARDED, X_REAL_IP]) {
-        headers.remove(name);
+/// Makes values out of one piece of memory: a copy of one costs none.
+pub struct Values(BytesMut);
+
+impl Values {
+    /// `expected` bytes in all.
+    pub fn new(expected: usize) -> Self {
+        Self(BytesMut::with_capacity(expected))
     }
-    let chain = before.map_or_else(|| client.to_string(), |before| format!("{before}, {client}"));
-    let first = chain.split(',').next().unwrap_or_default().trim().to_string();
-    for (name, value) in [
-        ("x-forwarded-for", chain.as_str()),
-        ("x-forwarded-host", host),
-        ("x-forwarded-port", &port.to_string()),
-        ("x-real-ip", &first),
-    ] {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
+
+    fn bytes(&mut self, text: impl fmt::Display) -> Option<Bytes> {
+        write!(self.0, "{text}").ok()?;
+        Some(self.0.split().freeze())
     }
-    headers.insert("x-forwarded-proto", proto.unwrap_or(HeaderValue::from_static(scheme)));
+
+    pub fn value(&mut self, text: impl fmt::Display) -> Option<HeaderValue> {
+        HeaderValue::from_maybe_shared(self.bytes(text)?).ok()
+    }
+
+    pub fn path(&mut self, text: impl fmt::Display) -> Option<PathAndQuery> {
+        PathAndQuery::from_maybe_shared(self.bytes(text)?).ok()
+    }
 }
 
-fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+/// Where a request comes from.
+pub struct Forwarded<'a> {
+    pub client: IpAddr,
+    pub scheme: &'static str,
+    pub host: &'a HeaderValue,
+    pub port: u16,
+}
+
+impl Forwarded<'_> {
+    /// Says who the client is. What came under these names is dropped, unless a proxy that is trusted said it.
+    pub fn tell(&self, headers: &mut HeaderMap, trusted: bool, values: &mut Values) {
+        let before = trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
+        let proto = trusted.then(|| headers.get(X_FORWARDED_PROTO).cloned()).flatten();
+        let theirs: Vec<HeaderName> =
+            headers.keys().filter(|name| name.as_str().starts_with(FORWARDED_PREFIX)).cloned().collect();
+        for name in theirs.iter().chain(&[FORWARDED, X_REAL_IP]) {
+            headers.remove(name);
+        }
+        let client = values.value(self.client);
+        let (chain, first) = match before {
+            Some(before) => {
+                let first = before.split(',').next().unwrap_or_default().trim();
+                (values.value(format_args!("{before}, {}", self.client)), values.value(first))
+            }
+            None => (client.clone(), client),
+        };
+        for (name, value) in [
+            (X_FORWARDED_FOR, chain),
+            (X_FORWARDED_HOST, Some(self.host.clone())),
+            (X_FORWARDED_PORT, values.value(self.port)),
+            (X_FORWARDED_PROTO, proto.or(Some(HeaderValue::from_static(self.scheme)))),
+            (X_REAL_IP, first),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
@@ -136,7 +182,9 @@ mod tests {
         ];
         let client: IpAddr = [192, 0, 2, 1].into();
         let mut headers = map(&spoofed);
-        forwarded(&mut headers, client, false, "http", "a.com", 80);
+        let host = HeaderValue::from_static("a.com");
+        let forwarded = Forwarded { client, scheme: "http", host: &host, port: 80 };
+        forwarded.tell(&mut headers, false, &mut Values::new(0));
         let get = |headers: &HeaderMap, name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_string());
         for (name, expected) in [
             ("x-forwarded-for", Some("192.0.2.1")),
@@ -150,7 +198,7 @@ mod tests {
             assert_eq!(get(&headers, name).as_deref(), expected, "{name}");
         }
         let mut headers = map(&spoofed);
-        forwarded(&mut headers, client, true, "http", "a.com", 80);
+        forwarded.tell(&mut headers, true, &mut Values::new(0));
         assert_eq!(get(&headers, "x-forwarded-for").as_deref(), Some("1.2.3.4, 192.0.2.1"));
         assert_eq!(get(&headers, "x-forwarded-proto").as_deref(), Some("https"));
         assert_eq!(get(&headers, "x-forwarded-user"), None);

@@ -119,7 +119,7 @@ pub(crate) struct Shared {
     metrics: Metrics,
     places: Arc<Semaphore>,
     addresses: Counts<IpAddr>,
-    hosts: Counts<String>,
+    hosts: Counts<Arc<str>>,
     limits: Limits,
     tls: Arc<ServerConfig>,
 }

@@ -6,12 +6,13 @@ use crate::path;
 use http::header::HOST;
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub struct Target {
     /// As the client wrote it, which the backend is told.
     pub authority: String,
-    pub host: String,
+    pub host: Arc<str>,
     /// Made plain.
     pub path: String,
 }
@@ -42,7 +43,7 @@ pub fn target(parts: &Parts) -> Result<Target, Refusal> {
     let authority = of_uri.or(header).ok_or(bad("there is no host"))?;
     let parsed = Authority::parse(authority).ok_or(bad("the host is no name"))?;
     let path = path::normalize(parts.uri.path()).ok_or(bad("the path is none"))?;
-    Ok(Target { authority: authority.to_string(), host: parsed.host, path: path.into_owned() })
+    Ok(Target { authority: authority.to_string(), host: parsed.host.into(), path: path.into_owned() })
 }
 
 #[cfg(test)]
@@ -52,7 +53,9 @@ mod tests {
 
     fn judge(request: http::request::Builder) -> Result<(String, String), String> {
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        target(&parts).map(|t| (t.host, t.path)).map_err(|(status, why)| format!("{} {why}", status.as_u16()))
+        target(&parts)
+            .map(|t| (t.host.to_string(), t.path))
+            .map_err(|(status, why)| format!("{} {why}", status.as_u16()))
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 /// The endpoint agreed: tells the client so and passes on what follows.
 pub fn switch(
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     mut response: Response<Incoming>,
     (tunnel, client): (&Tunnel, OnUpgrade),
     (upstream, connection): (Arc<Upstream>, Sender),

@@ -115,6 +115,9 @@ impl Pool {
     /// The less busy of two that are taken by chance among those that work and aren't in `tried`; where none works, among all.
     /// Where clients stay, the one that is `client`'s: another only while that one doesn't work, or is gone.
     pub fn pick(&self, tried: &[Arc<Upstream>], client: IpAddr) -> Option<Arc<Upstream>> {
+        if let ([only], []) = (&self.upstreams[..], tried) {
+            return Some(only.clone());
+        }
         let now = Instant::now();
         let untried = || self.upstreams.iter().filter(|u| !tried.iter().any(|t| Arc::ptr_eq(t, u)));
         let mut candidates: Vec<&Arc<Upstream>> = untried().filter(|u| u.works(now)).collect();
@@ -207,11 +210,12 @@ impl Upstream {
         settings: &Settings,
         fresh: bool,
     ) -> io::Result<Connection> {
+        let keeps = !fresh && !protocol.http2();
+        if let Some(sender) = keeps.then(|| self.take_idle(protocol, settings.upstream_idle)).flatten() {
+            return Ok(Connection { sender: Sender::Http1(sender), reused: true });
+        }
         let dialed = async {
             if !protocol.http2() {
-                if let Some(sender) = (!fresh).then(|| self.take_idle(protocol, settings.upstream_idle)).flatten() {
-                    return Ok(Connection { sender: Sender::Http1(sender), reused: true });
-                }
                 let sender = self.dial_http1(dialer, protocol, settings).await?;
                 return Ok(Connection { sender: Sender::Http1(sender), reused: false });
             }
@@ -248,10 +252,18 @@ impl Upstream {
     }
 
     fn take_idle(&self, protocol: Protocol, age: Duration) -> Option<http1::SendRequest<RequestBody>> {
-        let mut idle = self.idle.lock();
-        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < age);
-        let at = idle.iter().rposition(|kept| kept.protocol == protocol && kept.sender.is_ready())?;
-        Some(idle.remove(at).sender)
+        let (now, mut idle) = (Instant::now(), self.idle.lock());
+        loop {
+            let at = idle.iter().rposition(|kept| kept.protocol == protocol)?;
+            let Idle { since, sender, .. } = idle.remove(at);
+            if now.duration_since(since) >= age {
+                // All before it are older.
+                return None;
+            }
+            if sender.is_ready() {
+                return Some(sender);
+            }
+        }
     }
 
     /// Keeps a connection for the next request, as soon as the answer on it has been read.

@@ -61,7 +61,7 @@ impl<C: Clock + Clone> Limits<C> {
     /// Those of a cluster from now on.
     pub fn set(&self, cluster: &ClusterId, routes: &Routes) {
         let limited = routes.all_rules().filter(|rule| rule.policy.limits.any());
-        let wanted: HashMap<&Name, &model::Limits> = limited.map(|rule| (&rule.source, &rule.policy.limits)).collect();
+        let wanted: HashMap<&Name, &model::Limits> = limited.map(|rule| (&*rule.source, &rule.policy.limits)).collect();
         let mut all = self.of.write();
         let before = all.remove(cluster).unwrap_or_default();
         let limiter =

@@ -27,7 +27,7 @@ fn rule(ingress: &str, limits: &model::Limits) -> Rule {
         filters: Vec::new(),
         backends: Vec::new(),
         policy: Policy { limits: limits.clone(), ..Policy::default() },
-        source: Name::new("a", ingress),
+        source: Name::new("a", ingress).into(),
     }
 }
 
