@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 /// What is watched: a namespace's services, or only the one that leads to the API server.
@@ -21,6 +22,12 @@ enum Scope {
     Kubernetes,
     Namespace(String),
 }
+
+/// By name; none before they were first read.
+type Known = watch::Sender<Option<BTreeMap<String, Service>>>;
+
+/// How often they are written to disk, at most: there may be thousands, and changes of one after the other.
+const KEPT_EVERY: Duration = Duration::from_secs(5);
 
 struct Entry {
     known: watch::Receiver<Option<BTreeMap<String, Service>>>,
@@ -105,32 +112,81 @@ fn events(client: kube::Client, scope: &Scope) -> Events {
     watcher::watcher(Api::namespaced(client, namespace), config).default_backoff().boxed()
 }
 
-async fn follow(mut events: Events, path: PathBuf, known: watch::Sender<Option<BTreeMap<String, Service>>>) {
+async fn follow(mut events: Events, path: PathBuf, known: Known) {
     let name = |service: &Service| service.metadata.name.clone().unwrap_or_default();
-    let mut all = BTreeMap::new();
     let mut listing = BTreeMap::new();
-    while let Some(event) = events.next().await {
+    // When what has changed is written to disk.
+    let mut due: Option<Instant> = None;
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                due = None;
+                keep(path.clone(), known.clone()).await;
+                continue;
+            }
+            event = events.next() => event,
+        };
         match event {
+            None => return,
             // What was known stays so while the server is away.
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::debug!(%error, "the watch of services was interrupted");
                 continue;
             }
-            Ok(Event::Init) => {
+            Some(Ok(Event::Init)) => {
                 listing.clear();
                 continue;
             }
-            Ok(Event::InitApply(service)) => {
+            Some(Ok(Event::InitApply(service))) => {
                 listing.insert(name(&service), service);
                 continue;
             }
-            Ok(Event::InitDone) => all = std::mem::take(&mut listing),
-            Ok(Event::Apply(service)) => drop(all.insert(name(&service), service)),
-            Ok(Event::Delete(service)) => drop(all.remove(&name(&service))),
+            Some(Ok(Event::InitDone)) => {
+                known.send_replace(Some(std::mem::take(&mut listing)));
+                due = Some(Instant::now());
+            }
+            Some(Ok(Event::Apply(service))) => {
+                known.send_modify(|all| drop(all.get_or_insert_default().insert(name(&service), service)));
+            }
+            Some(Ok(Event::Delete(service))) => {
+                known.send_modify(|all| drop(all.get_or_insert_default().remove(&name(&service))));
+            }
         }
-        if let Err(error) = desired::write(&path, &all) {
-            tracing::warn!(%error, "services could not be kept on disk");
-        }
-        known.send_replace(Some(all.clone()));
+        due.get_or_insert_with(|| Instant::now() + KEPT_EVERY);
+    }
+}
+
+async fn keep(path: PathBuf, known: Known) {
+    let kept = tokio::task::spawn_blocking(move || desired::write(&path, &*known.borrow())).await;
+    if let Ok(Err(error)) = kept {
+        tracing::warn!(%error, "services could not be kept on disk");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_are_known_at_once_and_written_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let kept = || desired::read::<BTreeMap<String, Service>>(&path).map(|all| all.len());
+        let service = |number: u32| {
+            let mut service = Service::default();
+            service.metadata.name = Some(format!("s{number}"));
+            service
+        };
+        let applied = (0..1000).map(|number| Event::Apply(service(number)));
+        let events = [Event::Init, Event::InitDone].into_iter().chain(applied).map(Ok);
+        let known = Known::new(None);
+        tokio::spawn(follow(stream::iter(events).chain(stream::pending()).boxed(), path.clone(), known.clone()));
+        let mut told = known.subscribe();
+        told.wait_for(|all| all.as_ref().is_some_and(|all| all.len() == 1000)).await.unwrap();
+        assert_eq!(kept(), Some(0), "what was read first is kept at once, the rest later");
+        tokio::time::sleep(KEPT_EVERY + Duration::from_secs(1)).await;
+        assert_eq!(kept(), Some(1000));
     }
 }
