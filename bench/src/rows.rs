@@ -69,6 +69,7 @@ pub const ROWS: &[Row] = &[
     row("mesh-latency", "… latency it adds, one way", "ms", Goal::AtMost(0.1)),
     row("mesh-relay", "… over the server (a TLS WebSocket)", "Gb/s", Goal::Times { least: 0.5, aim: None }),
     row("mesh-relay-passed", "… (one that a server passes on)", "Gb/s", Goal::Times { least: 0.5, aim: None }),
+    row("mesh-relay-line", "… from a line of 1 Gb/s (a TLS WebSocket)", "Gb/s", Goal::Times { least: 0.5, aim: None }),
     row("service-10", "connecting to one of 10 Services (to its pod)", "ms", Goal::Part { most: 1.1, aim: None }),
     row("service-10000", "… of 10,000", "ms", Goal::Part { most: 1.1, aim: None }),
     row("dns", "names answered by a node, per core", "/s", Goal::AtLeast(50_000.0)),

@@ -214,6 +214,18 @@ impl Internet {
         site.router.as_ref().unwrap_or(&site.host).nft("delete table ip loss");
     }
 
+    /// Bounds what a site can send: `1gbit`, or as much as there is.
+    pub fn narrow(&self, site: &Site, rate: Option<&str>) {
+        let place = site.router.as_ref().unwrap_or(&site.host);
+        match rate {
+            Some(rate) => {
+                let bucket = ["tbf", "rate", rate, "burst", "256kb", "latency", "50ms"];
+                place.exec(&[&["tc", "qdisc", "add", "dev", "eth0", "root"], &bucket[..]].concat());
+            }
+            None => place.exec(&["tc", "qdisc", "del", "dev", "eth0", "root"]),
+        }
+    }
+
     /// Gives a site another public address in place of the one it has.
     pub fn move_to(&self, site: &Site, public: &str) {
         let place = site.router.as_ref().unwrap_or(&site.host);

@@ -179,7 +179,7 @@ mod tests {
             service.metadata.name = Some(format!("s{number}"));
             service
         };
-        let applied = (0..1000).map(|number| Event::Apply(service(number)));
+        let applied = (0..1000).map(move |number| Event::Apply(service(number)));
         let events = [Event::Init, Event::InitDone].into_iter().chain(applied).map(Ok);
         let known = Known::new(None);
         tokio::spawn(follow(stream::iter(events).chain(stream::pending()).boxed(), path.clone(), known.clone()));

@@ -24,6 +24,8 @@ const SECONDS: &str = "5";
 const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 const PORT: u16 = 5201;
+/// What a good line carries.
+const LINE: &str = "1gbit";
 
 pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {
     needed(&["iperf3", "ping"])?;
@@ -56,6 +58,16 @@ pub fn measure(stage: &Stage, figures: &mut Figures) -> Result<()> {
         relayed[1].push(websocket(a)?);
         relayed[2].push(passed_on(a, b)?);
     }
+    // The two cores here are those of machine, server and machine at once. What a line leaves of the difference:
+    let mut narrow = [Vec::new(), Vec::new()];
+    stage.internet.narrow(&a.site, Some(LINE));
+    for _ in 0..ROUNDS {
+        narrow[0].push(throughput(&ours.0, &ours.1, ours.2)?);
+        narrow[1].push(websocket(a)?);
+    }
+    stage.internet.narrow(&a.site, None);
+    let [over_line, websocket_over_line] = narrow.map(median);
+    compared(figures, "mesh-relay-line", over_line?, websocket_over_line?);
     stage.internet.cut_udp(&a.site, false);
     let [ours, one, two] = relayed;
     let ours = median(ours)?;
