@@ -106,17 +106,20 @@ fn machines_behind_every_kind_of_nat_are_one_network() {
         pod["status"]["podIP"].as_str().expect("an address").to_owned()
     };
 
-    // Everybody reaches everybody, by address and by name.
-    for from in &machines {
-        for to in &machines {
-            let url = if from.name < to.name {
-                format!("http://{}:8080/", address(to.name))
-            } else {
-                format!("http://{}.default.svc/", to.name)
-            };
-            answers(&kubectl, from.name, &url, to.name);
+    // By address and by name.
+    let everybody_reaches_everybody = || {
+        for from in &machines {
+            for to in &machines {
+                let url = if from.name < to.name {
+                    format!("http://{}:8080/", address(to.name))
+                } else {
+                    format!("http://{}.default.svc/", to.name)
+                };
+                answers(&kubectl, from.name, &url, to.name);
+            }
         }
-    }
+    };
+    everybody_reaches_everybody();
     let expected = |kubectl: &Kubectl| {
         for from in &machines {
             let links = links(kubectl, from.name)?;
@@ -160,6 +163,6 @@ fn machines_behind_every_kind_of_nat_are_one_network() {
         std::thread::sleep(LOOKED_AT);
     }
     installation.start_server();
-    answers(&kubectl, "bank", "http://hotel/", "hotel");
+    everybody_reaches_everybody();
     eventually("links are as before", PATIENCE, || expected(&kubectl));
 }
