@@ -192,7 +192,7 @@ impl Internet {
 
     /// Cuts or restores UDP to and from a site; everything else goes on.
     pub fn cut_udp(&self, site: &Site, cut: bool) {
-        let place = site.router.as_ref().unwrap_or(&site.host);
+        let place = site.gate();
         match cut {
             true => place.nft(
                 "table ip cut {\nchain in { type filter hook prerouting priority -300; iif eth0 meta l4proto udp drop; }\n\
@@ -204,19 +204,19 @@ impl Internet {
 
     /// Loses so many percent of what comes to and goes from a site.
     pub fn lose(&self, site: &Site, percent: u8) {
-        site.router.as_ref().unwrap_or(&site.host).nft(&format!(
+        site.gate().nft(&format!(
             "table ip loss {{\nchain in {{ type filter hook prerouting priority -310; iif eth0 numgen random mod 100 < {percent} drop; }}\n\
              chain out {{ type filter hook postrouting priority 310; oif eth0 numgen random mod 100 < {percent} drop; }}\n}}"
         ));
     }
 
     pub fn stop_losing(&self, site: &Site) {
-        site.router.as_ref().unwrap_or(&site.host).nft("delete table ip loss");
+        site.gate().nft("delete table ip loss");
     }
 
     /// Bounds what a site can send: `1gbit`, or as much as there is.
     pub fn narrow(&self, site: &Site, rate: Option<&str>) {
-        let place = site.router.as_ref().unwrap_or(&site.host);
+        let place = site.gate();
         match rate {
             Some(rate) => {
                 let bucket = ["tbf", "rate", rate, "burst", "256kb", "latency", "50ms"];
@@ -228,7 +228,7 @@ impl Internet {
 
     /// Gives a site another public address in place of the one it has.
     pub fn move_to(&self, site: &Site, public: &str) {
-        let place = site.router.as_ref().unwrap_or(&site.host);
+        let place = site.gate();
         place.ip(&format!("addr flush dev eth0\naddr add {public}/24 dev eth0"));
         // What was translated before is of the past.
         place.nft("flush ruleset");
@@ -242,6 +242,13 @@ pub struct Site {
     /// Of the host.
     pub address: IpAddr,
     nat: Nat,
+}
+
+impl Site {
+    /// Where it meets the internet.
+    fn gate(&self) -> &Netns {
+        self.router.as_ref().unwrap_or(&self.host)
+    }
 }
 
 fn rules(nat: Nat) -> String {

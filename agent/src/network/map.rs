@@ -240,13 +240,7 @@ impl Known {
             tokio::time::sleep(KEPT_EVERY).await;
             changes.mark_unchanged();
             let this = self.clone();
-            let kept = tokio::task::spawn_blocking(move || {
-                let frames = this.read(Map::frames);
-                desired::write(&this.path, &frames)
-            });
-            if let Ok(Err(error)) = kept.await {
-                tracing::warn!(%error, "the network map could not be kept on disk");
-            }
+            desired::keep("the network map", move || desired::write(&this.path, &this.read(Map::frames))).await;
         }
     }
 }

@@ -27,6 +27,13 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     fs::rename(temporary, path)
 }
 
+/// Off the runtime's own threads, what takes long. `what`: as a log names it.
+pub async fn keep(what: &'static str, write: impl FnOnce() -> io::Result<()> + Send + 'static) {
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+        tracing::warn!(%error, "{what} could not be kept on disk");
+    }
+}
+
 pub fn pod_file(data_dir: &Path, uid: &str) -> PathBuf {
     data_dir.join("desired").join("pods").join(format!("{uid}.json"))
 }

@@ -122,7 +122,8 @@ async fn follow(mut events: Events, path: PathBuf, known: Known) {
             biased;
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 due = None;
-                keep(path.clone(), known.clone()).await;
+                let (path, known) = (path.clone(), known.clone());
+                desired::keep("services", move || desired::write(&path, &*known.borrow())).await;
                 continue;
             }
             event = events.next() => event,
@@ -154,13 +155,6 @@ async fn follow(mut events: Events, path: PathBuf, known: Known) {
             }
         }
         due.get_or_insert_with(|| Instant::now() + KEPT_EVERY);
-    }
-}
-
-async fn keep(path: PathBuf, known: Known) {
-    let kept = tokio::task::spawn_blocking(move || desired::write(&path, &*known.borrow())).await;
-    if let Ok(Err(error)) = kept {
-        tracing::warn!(%error, "services could not be kept on disk");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The name server of a node, in real namespaces.
 
-use crate::machine::{Machine, Place, WORLD, push};
+use crate::machine::{Machine, Place, WORLD, endpoint, push};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -8,7 +8,7 @@ use longshore_agent::network::PodNetwork;
 use longshore_agent::network::dns::Server;
 use longshore_agent::pods::network::Network;
 use longshore_api::name_servers::NameServers;
-use longshore_api::network::{Answer, Endpoint, EndpointPort, Endpoints, Frame, Key, Protocol, Service, ServicePort};
+use longshore_api::network::{Answer, EndpointPort, Endpoints, Frame, Key, Protocol, Service, ServicePort};
 use nlink::netlink::namespace::Netns;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -159,22 +159,12 @@ async fn the_clusters_names_are_answered_to_pods_and_to_the_host() {
 #[tokio::test]
 async fn what_is_too_long_for_a_packet_comes_whole_over_tcp() {
     let here = Fixture::new("").await;
-    let endpoint = |n: u8| Endpoint {
-        address: [10, 244, 7, n].into(),
-        ready: true,
-        serving: true,
-        terminating: false,
-        hostname: String::new(),
-        node: "n2".into(),
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    };
     let slice = Endpoints {
         namespace: "ns".into(),
         name: "db-1".into(),
         service: "db".into(),
         ports: vec![EndpointPort { name: "sql".into(), protocol: Protocol::Tcp, port: 1 }],
-        endpoints: (1..=100).map(endpoint).collect(),
+        endpoints: (1..=100).map(|n| endpoint([10, 244, 7, n].into(), "n2")).collect(),
     };
     push(&here.agent, &[Frame::Service(service("ns", "db", &[])), Frame::Endpoints(slice)]);
     let cut = here.ask("db.ns.svc.cluster.local.", RecordType::A).await.unwrap();
@@ -228,22 +218,12 @@ async fn chosen_domains_are_asked_of_their_servers_in_pods_by_address_and_by_ser
     assert_eq!(addresses(&other), [IpAddr::from([192, 0, 2, 99])], "other names are the host's resolvers'");
 
     // The server is known by its Service, and what is longer wins.
-    let endpoint = Endpoint {
-        address: ip,
-        ready: true,
-        serving: true,
-        terminating: false,
-        hostname: String::new(),
-        node: "n1".into(),
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    };
     let slice = Endpoints {
         namespace: "ns".into(),
         name: "dns-1".into(),
         service: "dns".into(),
         ports: vec![EndpointPort { name: "dns".into(), protocol: Protocol::Udp, port: 5353 }],
-        endpoints: vec![endpoint],
+        endpoints: vec![endpoint(ip, "n1")],
     };
     let vip = Ipv4Addr::new(10, 96, 0, 53);
     let both = chosen(&[("local", "10.96.0.99:53"), ("acme.local", &format!("{vip}:53"))], &[]);

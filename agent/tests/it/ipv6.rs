@@ -1,9 +1,9 @@
 //! IPv6 beside IPv4 in real namespaces: pods, Services, policies, and who is kept out.
 
-use crate::machine::{HOST, Machine, Place, call, nft, push, ranges, run, serve};
+use crate::machine::{HOST, Machine, Place, call, endpoint, nft, push, ranges, run, serve};
 use longshore_agent::network::PodNetwork;
 use longshore_agent::pods::network::{HostPort, Identity, Network, Protocol as PortProtocol};
-use longshore_api::network::{Cluster, Endpoint, EndpointPort, Endpoints, Frame, Node, Protocol, Service, ServicePort};
+use longshore_api::network::{Cluster, EndpointPort, Endpoints, Frame, Node, Protocol, Service, ServicePort};
 use longshore_api::network_policy::{Part, Peer, Peers, Policy, Rule};
 use nlink::netlink::namespace::Netns;
 use std::io;
@@ -180,22 +180,12 @@ fn service(addresses: &[&str]) -> Frame {
 }
 
 fn slice(name: &str, addresses: &[IpAddr]) -> Frame {
-    let endpoint = |address: &IpAddr| Endpoint {
-        address: *address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        hostname: String::new(),
-        node: "n1".into(),
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    };
     Frame::Endpoints(Endpoints {
         namespace: "ns".into(),
         name: name.into(),
         service: "web".into(),
         ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
-        endpoints: addresses.iter().map(endpoint).collect(),
+        endpoints: addresses.iter().map(|address| endpoint(*address, "n1")).collect(),
     })
 }
 

@@ -3,7 +3,7 @@
 use longshore_agent::network::PodNetwork;
 use longshore_agent::pods::network::Network;
 use longshore_api::ids::{ClusterId, NodeId};
-use longshore_api::network::{Cluster, Frame};
+use longshore_api::network::{Cluster, Endpoint, Frame};
 use nlink::netlink::link::VethLink;
 use nlink::netlink::namespace::{self, Netns};
 use nlink::netlink::route::Ipv4Route;
@@ -128,6 +128,20 @@ pub fn tell(agent: &PodNetwork, frames: &[Frame]) {
 pub fn push(agent: &PodNetwork, frames: &[Frame]) {
     let lines = frames.iter().flat_map(|f| [serde_json::to_vec(f).unwrap(), b"\n".to_vec()].concat());
     agent.map().take(&lines.collect::<Vec<u8>>());
+}
+
+/// A ready one.
+pub fn endpoint(address: IpAddr, node: &str) -> Endpoint {
+    Endpoint {
+        address,
+        ready: true,
+        serving: true,
+        terminating: false,
+        hostname: String::new(),
+        node: node.into(),
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
+    }
 }
 
 pub fn netlink(netns: &Netns) -> Connection<Route> {

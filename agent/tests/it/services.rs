@@ -1,6 +1,6 @@
 //! Service addresses in real namespaces: maps pushed as the server pushes them, connections made as pods make them.
 
-use crate::machine::{HOST, Machine, Place, call, nft, push, run, serve};
+use crate::machine::{HOST, Machine, Place, call, endpoint, nft, push, run, serve};
 use longshore_agent::network::PodNetwork;
 use longshore_agent::pods::network::Network;
 use longshore_api::network::{
@@ -104,19 +104,6 @@ fn slice(endpoints: Vec<Endpoint>) -> Frame {
         ports: vec![port("tcp", Protocol::Tcp), port("udp", Protocol::Udp)],
         endpoints,
     })
-}
-
-fn endpoint(address: IpAddr, node: &str) -> Endpoint {
-    Endpoint {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        hostname: String::new(),
-        node: node.into(),
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    }
 }
 
 fn answer_by_name(netns: &Netns, name: &'static str) {

@@ -11,6 +11,7 @@ use longshore_api::ids::ClusterId;
 use parking_lot::Mutex;
 use rand::Rng;
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::IpAddr;
@@ -210,8 +211,10 @@ impl Upstream {
         settings: &Settings,
         fresh: bool,
     ) -> io::Result<Connection> {
-        let keeps = !fresh && !protocol.http2();
-        if let Some(sender) = keeps.then(|| self.take_idle(protocol, settings.upstream_idle)).flatten() {
+        if !fresh
+            && !protocol.http2()
+            && let Some(sender) = self.take_idle(protocol, settings.upstream_idle)
+        {
             return Ok(Connection { sender: Sender::Http1(sender), reused: true });
         }
         let dialed = async {
@@ -227,10 +230,7 @@ impl Upstream {
             *shared = Some(sender.clone());
             Ok(Connection { sender: Sender::Http2(sender), reused: false })
         };
-        match tokio::time::timeout(patience, dialed).await {
-            Ok(connection) => connection,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the endpoint can't be connected to in time")),
-        }
+        in_time(patience, dialed).await
     }
 
     /// A connection of HTTP/2 for one tunnel: many of them would leave no room on the one that is shared. None: the endpoint
@@ -242,11 +242,7 @@ impl Upstream {
         patience: Duration,
         settings: &Settings,
     ) -> io::Result<Option<Connection>> {
-        let handshake = self.handshake_http2(dialer, protocol, settings);
-        let Ok(made) = tokio::time::timeout(patience, handshake).await else {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the endpoint can't be connected to in time"));
-        };
-        let (sender, connection) = made?;
+        let (sender, connection) = in_time(patience, self.handshake_http2(dialer, protocol, settings)).await?;
         let announced = websocket::announced(connection, patience).await;
         Ok(announced.then_some(Connection { sender: Sender::Http2(sender), reused: false }))
     }
@@ -297,11 +293,7 @@ impl Upstream {
         let mut builder = http1::Builder::new();
         builder.max_headers(settings.headers).max_buf_size(settings.header_bytes.max(64 << 10));
         let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to an endpoint broke");
-            }
-        });
+        tokio::spawn(drive(connection.with_upgrades()));
         Ok(sender)
     }
 
@@ -312,11 +304,7 @@ impl Upstream {
         settings: &Settings,
     ) -> io::Result<http2::SendRequest<RequestBody>> {
         let (sender, connection) = self.handshake_http2(dialer, protocol, settings).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to an endpoint broke");
-            }
-        });
+        tokio::spawn(drive(connection));
         Ok(sender)
     }
 
@@ -335,6 +323,19 @@ impl Upstream {
             .keep_alive_timeout(Duration::from_secs(10))
             .adaptive_window(true);
         builder.handshake(io).await.map_err(io::Error::other)
+    }
+}
+
+async fn in_time<T>(patience: Duration, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(patience, connecting)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the endpoint can't be connected to in time")))
+}
+
+/// Until a connection to an endpoint ends.
+pub(super) async fn drive(connection: impl Future<Output = hyper::Result<()>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection to an endpoint broke");
     }
 }
 

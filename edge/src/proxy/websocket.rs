@@ -7,7 +7,7 @@
 
 use super::headers;
 use super::target::Refusal;
-use super::upstream::Http2;
+use super::upstream::{Http2, drive};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
@@ -73,7 +73,7 @@ impl Tunnel {
         if !http2 {
             return Some(Self::Upgrade(upgrade));
         }
-        if parts.method != Method::GET || !upgrade.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()) {
+        if parts.method != Method::GET || !is_websocket(&upgrade) {
             return None;
         }
         let key = headers.remove(SEC_WEBSOCKET_KEY)?;
@@ -100,8 +100,7 @@ impl Tunnel {
         match self {
             Self::Upgrade(_) => status == StatusCode::SWITCHING_PROTOCOLS,
             Self::ToUpgrade { accept } => {
-                let to =
-                    headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
+                let to = headers.get(UPGRADE).is_some_and(is_websocket);
                 let answered =
                     headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|said| said.as_bytes() == accept.as_bytes());
                 status == StatusCode::SWITCHING_PROTOCOLS && to && answered
@@ -141,6 +140,10 @@ impl Tunnel {
     }
 }
 
+fn is_websocket(upgrade: &HeaderValue) -> bool {
+    upgrade.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+}
+
 fn accept(key: &[u8]) -> String {
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID.as_bytes()].concat()))
 }
@@ -167,9 +170,7 @@ pub async fn announced(connection: Http2, patience: Duration) -> bool {
             }
             polled
         });
-        if let Err(error) = driven.await {
-            tracing::debug!(%error, "a connection to an endpoint broke");
-        }
+        drive(driven).await;
     });
     timeout(patience.min(ANNOUNCED_WITHIN), told).await.is_ok_and(|told| told.is_ok())
 }

@@ -226,3 +226,12 @@ pub async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }
+
+/// A message's head in HTTP/1.1, of a client that waits for the answer.
+pub async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_buf(&mut head).await.unwrap();
+    }
+    String::from_utf8(head).unwrap()
+}

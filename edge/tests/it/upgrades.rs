@@ -12,11 +12,7 @@ async fn switching() -> std::net::SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_buf(&mut head).await.unwrap();
-        }
-        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        let head = head(&mut stream).await.to_ascii_lowercase();
         assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: websocket\r\n"), "{head}");
         assert!(head.contains("sec-websocket-key: x\r\n"), "{head}");
         stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\nhello").await.unwrap();

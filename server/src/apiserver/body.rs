@@ -3,7 +3,7 @@
 //! A body's bytes are counted against a budget of the whole process as they arrive, so that thousands of slow clients
 //! cannot fill the memory together: what does not fit is told to come back (429) instead of waiting.
 
-use super::decode::MAX_BODY;
+use super::decode::{MAX_BODY, too_large};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
@@ -74,10 +74,6 @@ impl Budget {
         }
         Ok(Received { bytes: bytes.freeze(), _share: share })
     }
-}
-
-fn too_large() -> Status {
-    Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"))
 }
 
 #[cfg(test)]

@@ -45,9 +45,7 @@ pub fn write(error: WriteError, resource: &Resource, name: &str) -> Status {
         WriteError::AlreadyExists => Status::already_exists(&group_resource, name),
         WriteError::NotFound => Status::not_found(&group_resource, name),
         WriteError::Conflict => Status::modified(&group_resource, name),
-        WriteError::TooLarge => {
-            Status::too_large(format!("Request entity too large: limit is {}", crate::store::MOST_BYTES))
-        }
+        WriteError::TooLarge => super::decode::too_large(),
         WriteError::Busy { retry_after_seconds } => Status::too_many_requests(
             "The cluster has too many writes waiting, please try again later.",
             retry_after_seconds,

@@ -198,7 +198,7 @@ impl<A: Authenticator> Shell<A> {
         let validation = FieldValidation::from_query(&call.query, "CreateOptions")?;
         let decoded = self.decoded(&call, body, resource.into(), validation).await?;
         let written = self.api.create(&call.cx, resource, &call.asked.namespace, decoded.tree, &options).await?;
-        Ok(answered(StatusCode::CREATED, &view, form, &written, &decoded.warnings))
+        Ok(answered(&view, form, &written, &decoded.warnings))
     }
 
     async fn update(
@@ -220,8 +220,7 @@ impl<A: Authenticator> Shell<A> {
         if scales {
             return scale_answer(resource, &written, form);
         }
-        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok(answered(code, &view, form, &written, &decoded.warnings))
+        Ok(answered(&view, form, &written, &decoded.warnings))
     }
 
     async fn apply(
@@ -238,8 +237,7 @@ impl<A: Authenticator> Shell<A> {
         let Attributes { namespace, name, .. } = &call.asked;
         let (part, body) = (part.map(|p| p.name), &received.bytes);
         let written = self.api.apply(&call.cx, resource, namespace, name, part, body, &options).await?;
-        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok(answered(code, &view, form, &written, &[]))
+        Ok(answered(&view, form, &written, &[]))
     }
 
     async fn patch(
@@ -264,7 +262,7 @@ impl<A: Authenticator> Shell<A> {
         if part == Some("scale") {
             return scale_answer(resource, &written, form);
         }
-        Ok(answered(StatusCode::OK, &view, form, &written, &[]))
+        Ok(answered(&view, form, &written, &[]))
     }
 
     async fn delete(&self, call: Call, resource: &'static Resource, body: Body) -> Result<Response<Body>, Status> {
@@ -410,7 +408,8 @@ fn encoding(call: &Call) -> Result<Encoding, Status> {
     Ok(with_encoding(call, encoding).encoding)
 }
 
-fn answered(code: StatusCode, view: &View, form: Form, written: &Written, warnings: &[String]) -> Response<Body> {
+fn answered(view: &View, form: Form, written: &Written, warnings: &[String]) -> Response<Body> {
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = answer::bytes(code, view.object(&written.object), form.encoding);
     answer::warn(&mut response, warnings);
     answer::warn(&mut response, &written.warnings);

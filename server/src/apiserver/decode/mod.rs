@@ -23,7 +23,8 @@ use longshore_api::meta::GroupVersion;
 use serde_json::Value;
 
 /// Kubernetes's own limit for a request body.
-pub const MAX_BODY: usize = 3 * 1024 * 1024;
+pub const MAX_BODY: usize = crate::store::MOST_BYTES;
+
 /// What a body should hold: the kind that the path asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
@@ -143,9 +144,14 @@ pub(crate) fn with_written(
 
 pub(crate) fn bounded(bytes: &[u8]) -> Result<(), Status> {
     match bytes.len() > MAX_BODY {
-        true => Err(Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"))),
+        true => Err(too_large()),
         false => Ok(()),
     }
+}
+
+/// Of a body, and of an object that would become as large.
+pub fn too_large() -> Status {
+    Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"))
 }
 
 /// A tree that was changed since it was decoded (by a patch, by a controller) → as `body` would have it. The error is
